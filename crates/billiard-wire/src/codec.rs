@@ -53,6 +53,51 @@ impl Encoded {
     }
 }
 
+/// The number of attachments as it stands in front of every typed payload: a varint of at most two bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    bytes: [u8; 2],
+    len: usize,
+}
+
+impl Count {
+    /// The prefix of a payload with these attachments.
+    #[must_use]
+    pub fn of(attachments: &Attachments) -> Self {
+        // At most MAX, so that it fits into the two bytes.
+        match attachments.len() {
+            few @ 0..0x80 => Self { bytes: [few as u8, 0], len: 1 },
+            many => Self { bytes: [many as u8 | 0x80, (many >> 7) as u8], len: 2 },
+        }
+    }
+
+    /// The bytes that go out.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// A typed payload whose count of attachments cannot be read, or is not the count that came.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("a message that says it carries {said:?} descriptors came with {came}")]
+pub struct WrongCount {
+    said: Option<u32>,
+    came: usize,
+}
+
+/// Checks the count in front of a typed payload against what came, and returns what is behind it.
+///
+/// # Errors
+///
+/// [`WrongCount`] when they differ or there is no count.
+pub fn strip_count<'b>(payload: &'b [u8], received: &Received) -> Result<&'b [u8], WrongCount> {
+    match postcard::take_from_bytes::<u32>(payload) {
+        Ok((said, rest)) if said as usize == received.len() => Ok(rest),
+        said => Err(WrongCount { said: said.ok().map(|(said, _)| said), came: received.len() }),
+    }
+}
+
 /// A value that could not be turned into bytes.
 #[derive(Debug, Error)]
 #[error("cannot encode a value of type `{type_name}`")]
@@ -289,6 +334,21 @@ mod tests {
         assert_eq!(bomb.0.fate(), (0, 1));
         assert_eq!(attachments::attach(bomb.0.0.clone()), Err(AttachError::NotEncoding), "nothing is left in progress");
         assert_eq!(encode(&bomb.0).unwrap().attachments().len(), 1);
+    }
+
+    #[test]
+    fn the_count_in_front_is_checked() {
+        for count in [0, 1, 127, 128, attachments::MAX] {
+            let (_, list) = encode(&vec![Handle::new(); count]).unwrap().into_parts();
+            let received =
+                Received::from((0..count).map(|_| File::open("/dev/null").unwrap().into()).collect::<Vec<_>>());
+            let payload = [Count::of(&list).as_bytes(), b"rest"].concat();
+            assert_eq!(strip_count(&payload, &received), Ok(&b"rest"[..]), "{count}");
+            if count > 0 {
+                assert!(strip_count(&payload, &Received::default()).is_err(), "{count}");
+            }
+        }
+        assert!(strip_count(&[], &Received::default()).is_err());
     }
 
     #[test]

@@ -1,0 +1,317 @@
+//! Reading and writing frames, resumable at every byte.
+//!
+//! A reader never reads beyond the frame that it is in, so that readiness as the kernel tells it is
+//! true, and it allocates as bytes arrive, never by what a header claims.
+
+use std::{
+    io::IoSlice,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use billiard_wire::{
+    attachments::{Attachments, Received},
+    codec::{self, Count},
+    fault,
+    frame::{self, Header, Length},
+};
+use rustix::event::{PollFd, PollFlags};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    Error,
+    sys::{self, Transfer},
+};
+
+/// How much is allocated before any of a payload has come.
+const FIRST_CHUNK: u64 = 256 << 10;
+
+/// What to do when the socket has nothing to read, or no room to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Wait, even where the descriptor is non-blocking.
+    Wait,
+    /// Return at once; the next call goes on where this one stopped.
+    DontWait,
+}
+
+/// A whole message: its payload and the descriptors that rode on its first byte.
+#[derive(Debug)]
+pub struct Frame {
+    payload: Vec<u8>,
+    received: Received,
+}
+
+impl Frame {
+    /// The payload, for a message of plain bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnexpectedDescriptors`] when descriptors came with it; they are closed.
+    pub fn into_bytes(self) -> Result<Vec<u8>, Error> {
+        match self.received.len() {
+            0 => Ok(self.payload),
+            unexpected => Err(Error::UnexpectedDescriptors(unexpected)),
+        }
+    }
+
+    /// The value, for a typed message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decode`] when it is of another type, [`Error::WrongCount`] when descriptors are missing.
+    pub fn decode<T: DeserializeOwned>(mut self) -> Result<T, Error> {
+        let body = codec::strip_count(&self.payload, &self.received)?;
+        Ok(codec::decode(body, &mut self.received)?)
+    }
+
+    /// The value at the beginning of a typed message, what is behind it, and the descriptors that are left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Frame::decode`].
+    pub fn decode_prefix<T: DeserializeOwned>(mut self) -> Result<(T, Vec<u8>, Received), Error> {
+        let body = codec::strip_count(&self.payload, &self.received)?;
+        let (value, rest) = codec::decode_prefix(body, &mut self.received)?;
+        let behind = self.payload.len() - rest.len();
+        self.payload.drain(..behind);
+        Ok((value, self.payload, self.received))
+    }
+}
+
+/// Reads frames from a Unix stream socket, going on where the last call stopped.
+///
+/// ```
+/// use billiard_connection::{Connection, FrameReader, Mode};
+///
+/// let (left, right) = Connection::pair()?;
+/// let mut reader = FrameReader::new();
+/// assert!(reader.read(&right, Mode::DontWait)?.is_none(), "nothing has come");
+/// left.send_bytes(b"hello")?;
+/// let frame = reader.read(&right, Mode::DontWait)?.expect("a whole frame has come");
+/// assert_eq!(frame.into_bytes()?, b"hello");
+/// # Ok::<(), billiard_connection::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct FrameReader {
+    limit: u64,
+    header: [u8; frame::LONG],
+    /// Bytes of the header that have come.
+    header_len: usize,
+    /// The payload's length, once the header is whole.
+    payload_len: Option<u64>,
+    /// Room for a part of the payload, of which `filled` bytes have come.
+    payload: Vec<u8>,
+    filled: usize,
+    fds: Vec<OwnedFd>,
+    broken: bool,
+}
+
+impl Default for FrameReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FrameReader {
+    /// A reader at the beginning of a frame that takes payloads of any length.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_limit(u64::MAX)
+    }
+
+    /// A reader that refuses payloads of more than `limit` bytes, before any of one is read.
+    #[must_use]
+    pub fn with_limit(limit: u64) -> Self {
+        Self {
+            limit,
+            header: [0; frame::LONG],
+            header_len: 0,
+            payload_len: None,
+            payload: Vec::new(),
+            filled: 0,
+            fds: Vec::new(),
+            broken: false,
+        }
+    }
+
+    /// Whether the next byte begins a frame.
+    #[must_use]
+    pub fn is_at_boundary(&self) -> bool {
+        self.header_len == 0
+    }
+
+    /// Makes every later read fail: the stream was found out of step.
+    pub(crate) fn poison(&mut self) {
+        self.broken = true;
+    }
+
+    /// Reads until a frame is whole; `None` when that would mean to wait and `mode` forbids it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Eof`] at the end between two frames, [`Error::Truncated`] inside one, and those of a
+    /// stream out of step. After any error but `Eof` the reader is [poisoned](Error::Poisoned).
+    pub fn read(&mut self, socket: impl AsFd, mode: Mode) -> Result<Option<Frame>, Error> {
+        if self.broken {
+            return Err(Error::Poisoned);
+        }
+        let result = self.advance(socket.as_fd(), mode);
+        self.broken = matches!(&result, Err(error) if !matches!(error, Error::Eof));
+        result
+    }
+
+    fn advance(&mut self, socket: BorrowedFd<'_>, mode: Mode) -> Result<Option<Frame>, Error> {
+        loop {
+            let progress = match self.payload_len {
+                None => self.read_header(socket, mode)?,
+                Some(len) if (self.filled as u64) < len => self.read_payload(socket, len, mode)?,
+                Some(_) => return Ok(Some(self.finish())),
+            };
+            if !progress {
+                match mode {
+                    Mode::Wait => ready(socket, PollFlags::IN)?,
+                    Mode::DontWait => return Ok(None),
+                }
+            }
+        }
+    }
+
+    fn read_header(&mut self, socket: BorrowedFd<'_>, mode: Mode) -> Result<bool, Error> {
+        let end = if self.header_len < frame::SHORT { frame::SHORT } else { frame::LONG };
+        let first = self.header_len == 0;
+        let mut fds = Vec::new();
+        let room = &mut self.header[self.header_len..end];
+        match sys::recv(socket, room, &mut fds, mode == Mode::DontWait)? {
+            Transfer::WouldBlock => return Ok(false),
+            Transfer::Bytes(0) if first => return Err(Error::Eof),
+            Transfer::Bytes(0) => return Err(Error::Truncated),
+            Transfer::Bytes(came) => self.header_len += came,
+        }
+        if first {
+            self.fds = fds;
+        } else if !fds.is_empty() {
+            return Err(Error::UnexpectedDescriptors(fds.len()));
+        }
+        if self.header_len == end {
+            match frame::parse(&self.header[..end])? {
+                Length::Payload(len) if len > self.limit => return Err(Error::TooLong { len, limit: self.limit }),
+                Length::Payload(len) => self.payload_len = Some(len),
+                Length::MoreHeader => {}
+            }
+        }
+        fault::point("connection.recv.header");
+        Ok(true)
+    }
+
+    fn read_payload(&mut self, socket: BorrowedFd<'_>, len: u64, mode: Mode) -> Result<bool, Error> {
+        if self.payload.is_empty() {
+            self.payload = vec![0; len.min(FIRST_CHUNK) as usize];
+        } else if self.filled == self.payload.len() {
+            let doubled = (self.filled as u64 * 2).min(len);
+            self.payload.resize(usize::try_from(doubled).unwrap_or(usize::MAX), 0);
+        }
+        let mut fds = Vec::new();
+        match sys::recv(socket, &mut self.payload[self.filled..], &mut fds, mode == Mode::DontWait)? {
+            Transfer::WouldBlock => return Ok(false),
+            Transfer::Bytes(0) => return Err(Error::Truncated),
+            Transfer::Bytes(came) => self.filled += came,
+        }
+        fault::point("connection.recv.payload");
+        match fds.len() {
+            0 => Ok(true),
+            unexpected => Err(Error::UnexpectedDescriptors(unexpected)),
+        }
+    }
+
+    fn finish(&mut self) -> Frame {
+        self.header_len = 0;
+        self.payload_len = None;
+        self.filled = 0;
+        Frame { payload: std::mem::take(&mut self.payload), received: std::mem::take(&mut self.fds).into() }
+    }
+}
+
+/// Waits until the socket is ready, or its end is: the next transfer says which.
+fn ready(socket: BorrowedFd<'_>, events: PollFlags) -> Result<(), Error> {
+    while sys::poll(&mut [PollFd::from_borrowed_fd(socket, events)], None)? == 0 {}
+    Ok(())
+}
+
+/// A message on its way out, resumable: a frame once begun is finished, or its connection is of no more use.
+///
+/// Dropping it before it was written whole gives the handles in it back to their owners.
+#[derive(Debug)]
+pub struct FrameWriter {
+    head: Vec<u8>,
+    body: Vec<u8>,
+    attachments: Attachments,
+    written: usize,
+}
+
+impl FrameWriter {
+    /// A message of plain bytes.
+    #[must_use]
+    pub fn bytes(body: Vec<u8>) -> Self {
+        let head = Header::new(body.len() as u64).as_bytes().to_vec();
+        Self { head, body, attachments: Attachments::default(), written: 0 }
+    }
+
+    /// A typed message: an encoded value in two parts, `prefix` and `body`, and the descriptors that they name.
+    #[must_use]
+    pub fn typed(prefix: &[u8], body: Vec<u8>, attachments: Attachments) -> Self {
+        let mut head = typed_head(prefix.len() + body.len(), &attachments);
+        head.extend_from_slice(prefix);
+        Self { head, body, attachments, written: 0 }
+    }
+
+    /// Whether any of it has gone out.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.written > 0
+    }
+
+    /// Writes on; whether the frame is whole now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`] when nobody is left to read it.
+    pub fn write(&mut self, socket: impl AsFd, mode: Mode) -> Result<bool, Error> {
+        let whole = write_frame(socket.as_fd(), &self.head, &self.body, &self.attachments, &mut self.written, mode)?;
+        if whole {
+            std::mem::take(&mut self.attachments).sent();
+        }
+        Ok(whole)
+    }
+}
+
+/// The header and count in front of a typed payload whose value has `len` bytes.
+pub(crate) fn typed_head(len: usize, attachments: &Attachments) -> Vec<u8> {
+    let count = Count::of(attachments);
+    let header = Header::new((count.as_bytes().len() + len) as u64);
+    [header.as_bytes(), count.as_bytes()].concat()
+}
+
+/// Writes `head` and `body` from byte `written` on; the descriptors ride on the first byte.
+pub(crate) fn write_frame(
+    socket: BorrowedFd<'_>,
+    head: &[u8],
+    body: &[u8],
+    attachments: &Attachments,
+    written: &mut usize,
+    mode: Mode,
+) -> Result<bool, Error> {
+    while *written < head.len() + body.len() {
+        let parts = [
+            IoSlice::new(head.get(*written..).unwrap_or_default()),
+            IoSlice::new(&body[written.saturating_sub(head.len())..]),
+        ];
+        let first: Vec<BorrowedFd<'_>> = if *written == 0 { attachments.fds().collect() } else { Vec::new() };
+        match sys::send(socket, &parts, &first, mode == Mode::DontWait)? {
+            Transfer::Bytes(sent) => *written += sent,
+            Transfer::WouldBlock if mode == Mode::Wait => ready(socket, PollFlags::OUT)?,
+            Transfer::WouldBlock => return Ok(false),
+        }
+        fault::point("connection.send.part");
+    }
+    Ok(true)
+}

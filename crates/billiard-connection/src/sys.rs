@@ -1,0 +1,127 @@
+//! Every system call of this crate, each behind a fault point.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use billiard_wire::{attachments, fault};
+use rustix::{
+    event::{PollFd, Timespec},
+    io::Errno,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    },
+};
+
+use crate::Error;
+
+fn checked<T>(call: &'static str, result: Result<T, Errno>) -> Result<T, Error> {
+    result.map_err(|errno| Error::Io { call, source: errno.into() })
+}
+
+fn faulty(name: &'static str) -> Result<(), Errno> {
+    fault::errno(name).map_err(Errno::from_raw_os_error)
+}
+
+/// A pair of connected stream sockets, both close-on-exec.
+pub(crate) fn socketpair() -> Result<(OwnedFd, OwnedFd), Error> {
+    let call = || {
+        faulty("sys.connection.socketpair")?;
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+    };
+    checked("socketpair", call())
+}
+
+/// Whether the descriptor is a Unix stream socket.
+pub(crate) fn is_unix_stream(fd: BorrowedFd<'_>) -> bool {
+    rustix::net::sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+        && rustix::net::sockopt::socket_type(fd) == Ok(SocketType::STREAM)
+}
+
+/// What a call that may not wait did.
+pub(crate) enum Transfer {
+    Bytes(usize),
+    WouldBlock,
+}
+
+/// One `sendmsg`: never raises SIGPIPE, never waits when `dont_wait`.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    parts: &[IoSlice<'_>],
+    fds: &[BorrowedFd<'_>],
+    dont_wait: bool,
+) -> Result<Transfer, Error> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(attachments::MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        let fits = control.push(SendAncillaryMessage::ScmRights(fds));
+        assert!(fits, "the list of attachments is limited to what one message carries");
+    }
+    let mut flags = SendFlags::NOSIGNAL;
+    flags.set(SendFlags::DONTWAIT, dont_wait);
+    loop {
+        let result =
+            faulty("sys.connection.sendmsg").and_then(|()| rustix::net::sendmsg(socket, parts, &mut control, flags));
+        return match result {
+            Ok(sent) => Ok(Transfer::Bytes(sent)),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(Transfer::WouldBlock),
+            Err(Errno::PIPE | Errno::CONNRESET) => Err(Error::Disconnected),
+            Err(errno) => checked("sendmsg", Err(errno)),
+        };
+    }
+}
+
+/// One `recvmsg`: descriptors are close-on-exec and added to `fds`; never waits when `dont_wait`.
+pub(crate) fn recv(
+    socket: BorrowedFd<'_>,
+    into: &mut [u8],
+    fds: &mut Vec<OwnedFd>,
+    dont_wait: bool,
+) -> Result<Transfer, Error> {
+    let mut flags = RecvFlags::CMSG_CLOEXEC;
+    flags.set(RecvFlags::DONTWAIT, dont_wait);
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(attachments::MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let result = faulty("sys.connection.recvmsg")
+            .and_then(|()| rustix::net::recvmsg(socket, &mut [IoSliceMut::new(into)], &mut control, flags));
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        return match result {
+            Ok(message) if message.flags.contains(ReturnFlags::CTRUNC) => Err(Error::DescriptorsLost),
+            Ok(message) => Ok(Transfer::Bytes(message.bytes)),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(Transfer::WouldBlock),
+            // What a stream socket says when its peer died with unread data: the end, as far as we can read.
+            Err(Errno::CONNRESET) => Ok(Transfer::Bytes(0)),
+            Err(errno) => checked("recvmsg", Err(errno)),
+        };
+    }
+}
+
+/// One `ppoll`: how many are ready. A signal counts as none.
+pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> Result<usize, Error> {
+    match faulty("sys.connection.ppoll").and_then(|()| rustix::event::poll(fds, timeout)) {
+        Err(Errno::INTR) => Ok(0),
+        result => checked("ppoll", result),
+    }
+}
+
+/// Puts the end of a dead connection in the place of `socket`: the number stays valid and whoever
+/// polls it sees the end, while the connection itself is let go.
+pub(crate) fn bury(socket: &OwnedFd) -> io::Result<()> {
+    let (dead, _) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // `dup3` wants to own the number that it fills; ownership stays where it is.
+    // SAFETY: the number is that of an open descriptor, which `socket` keeps open; the copy is never dropped.
+    let mut place = std::mem::ManuallyDrop::new(unsafe {
+        <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(std::os::fd::AsRawFd::as_raw_fd(&socket.as_fd()))
+    });
+    Ok(rustix::io::dup3(&dead, &mut place, rustix::io::DupFlags::CLOEXEC)?)
+}

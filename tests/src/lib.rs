@@ -1,0 +1,9 @@
+//! What the tests share.
+
+mod census;
+mod seed;
+mod watchdog;
+
+pub use census::{Census, descendants, eventually, is_alive};
+pub use seed::Random;
+pub use watchdog::Watchdog;
