@@ -85,7 +85,7 @@ fn a_claimed_length_allocates_nothing_and_can_be_limited() {
     peer.write_all(b"\0\0\0\x05hello").unwrap();
     let error = FrameReader::with_limit(4).read(&end, Mode::Wait).unwrap_err();
     assert!(matches!(error, Error::TooLong { len: 5, limit: 4 }));
-    assert!(FrameReader::with_limit(5).read(&raw_with(b"\0\0\0\x05hello"), Mode::Wait).unwrap().is_some());
+    assert!(FrameReader::with_limit(5).read(raw_with(b"\0\0\0\x05hello"), Mode::Wait).unwrap().is_some());
 }
 
 fn raw_with(bytes: &[u8]) -> Connection {

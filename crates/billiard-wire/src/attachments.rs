@@ -148,6 +148,14 @@ impl Received {
     }
 }
 
+impl Received {
+    /// Those that nobody took, in the order of their numbers: to pass them on.
+    #[must_use]
+    pub fn into_untaken(self) -> Vec<OwnedFd> {
+        self.0.into_iter().flatten().collect()
+    }
+}
+
 impl From<Vec<OwnedFd>> for Received {
     fn from(fds: Vec<OwnedFd>) -> Self {
         Self(fds.into_iter().map(Some).collect())

@@ -1,0 +1,107 @@
+//! The first line of `main`: where a helper or a child turns aside.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use billiard_connection::Connection;
+
+use crate::{child, current, guardian, sys};
+
+/// The argument that makes the program the guardian; its standard input is the control channel.
+pub(crate) const GUARDIAN: &str = "--billiard-guardian";
+/// The argument that makes the program a spawned child; the next is the number of its boot channel.
+pub(crate) const CHILD: &str = "--billiard-child";
+
+/// Makes this program able to start processes. It has to be the first line of `main`.
+///
+/// In the program itself it does next to nothing. But the program's children are the same executable: in them, `init` runs what
+/// they were started for and never returns. So whatever stands before it runs in every spawned child too.
+///
+/// It has to be called while there is one thread. `#[tokio::main]` makes threads before the first line: build the runtime by
+/// hand instead, after `init`. In a crate of plain `#[test]` functions, use [`init_for_tests!`](crate::init_for_tests).
+///
+/// ```no_run
+/// fn main() {
+///     billiard_context::init();
+///     // the program
+/// }
+/// ```
+#[allow(clippy::needless_doctest_main, reason = "the example is about the first line of `main`")]
+pub fn init() {
+    let arguments: Vec<_> = std::env::args_os().skip(1).take(3).collect();
+    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_str()).collect();
+    match arguments[..] {
+        [Some(GUARDIAN)] => match channel(0) {
+            Some(control) => guardian::main(control),
+            None => not_by_hand(GUARDIAN),
+        },
+        [Some(CHILD), Some(number)] => match number.parse().ok().filter(|&number| number > 2).and_then(channel) {
+            Some(boot) => child::boot(boot),
+            None => not_by_hand(CHILD),
+        },
+        _ => current::set_initialized(),
+    }
+}
+
+/// The channel that this process was executed with, close-on-exec from now on. A standard stream is
+/// replaced by `/dev/null`.
+fn channel(number: i32) -> Option<Connection> {
+    // SAFETY: the program's `main` has just begun, so that nobody owns an inherited descriptor but the
+    // standard library its streams; and of 0 only a duplicate is kept.
+    let inherited = unsafe { sys::adopt(number)? };
+    let own = if number == 0 {
+        let own = sys::above_streams(inherited.as_fd()).ok();
+        std::mem::forget(inherited);
+        let null = sys::null().ok()?;
+        sys::set_stream(null.as_fd(), 0).ok()?;
+        own?
+    } else {
+        sys::set_close_on_exec(inherited.as_fd(), true).ok()?;
+        inherited
+    };
+    Connection::try_from(own).map_err(keep_open).ok()
+}
+
+/// A descriptor that turns out to be somebody else's after all is not ours to close.
+fn keep_open(fd: OwnedFd) {
+    std::mem::forget(fd);
+}
+
+fn not_by_hand(argument: &str) -> ! {
+    eprintln!(
+        "{argument} is how this program starts its own helper processes; it cannot be used by hand, and needs the \
+         channel that they are started with"
+    );
+    std::process::exit(2)
+}
+
+/// Lets the plain `#[test]` functions of a crate start processes: one line at its top.
+///
+/// Each test binary is its own program, and its `main` belongs to the test harness; so this calls
+/// [`init`](crate::init()) before that `main`, from the list of functions that the C library runs at start-up.
+///
+/// ```
+/// billiard_context::init_for_tests!();
+///
+/// #[test]
+/// fn a_child_counts() {
+///     let mut child = billiard_context::Context::forkserver().process(u32::count_ones, 7).start().unwrap();
+///     assert_eq!(child.take_result().unwrap(), 3);
+/// }
+/// # fn main() {}
+/// ```
+#[allow(clippy::test_attr_in_doctest, reason = "the example is about a crate's own tests")]
+#[macro_export]
+macro_rules! init_for_tests {
+    () => {
+        const _: () = {
+            extern "C" fn init_before_main() {
+                $crate::init();
+            }
+
+            // SAFETY: the C library calls every entry of this section once, before `main`, as a function of this type.
+            #[used]
+            #[unsafe(link_section = ".init_array")]
+            static INIT_BEFORE_MAIN: extern "C" fn() = init_before_main;
+        };
+    };
+}

@@ -1,0 +1,47 @@
+//! A child process's life: start, identify, signal, wait, clean up.
+//!
+//! A [`Context`] starts processes that call a function of this program with an argument that travels. Each is a
+//! [`Process`]: it can be joined, signalled and asked for its function's value, and its end is never missed. No process
+//! outlives the program, not even when the program is killed by SIGKILL.
+//!
+//! ```no_run
+//! use billiard_context::Context;
+//!
+//! fn count((text, word): (String, String)) -> usize {
+//!     text.matches(&word).count()
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     billiard_context::init(); // a child starts here and never returns
+//!
+//!     let mut child = Context::forkserver().process(count, ("tea for two".into(), "t".into())).start()?;
+//!     assert_eq!(child.take_result()?, 2);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! How it works, and what happens when who dies where: `docs/design/guardian.md` in the repository.
+
+mod child;
+mod context;
+mod current;
+mod error;
+mod exit;
+mod guardian;
+mod image;
+mod init;
+pub mod panics;
+mod process;
+mod protocol;
+mod sys;
+pub mod task;
+
+pub use billiard_wire::{Fd, Message, Panic, RemoteError};
+
+pub use context::{Context, ProcessBuilder};
+pub use current::{Current, current};
+pub use error::{ChildError, Error};
+pub use exit::{ExitError, ExitStatus, ResourceUsage};
+pub use init::init;
+pub use process::Process;
+pub use protocol::StartMethod;

@@ -1,0 +1,283 @@
+//! A child process, from its start to its status.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use billiard_connection::{Connection, Fd, FrameReader, Mode};
+use billiard_wire::{Message, attachments::Received, codec};
+use nix::sys::signal::Signal;
+
+use crate::{
+    ChildError, Error,
+    exit::ExitStatus,
+    guardian::Guardian,
+    protocol::{Ended, Report},
+    sys,
+};
+
+/// How long dropping a process waits for one that does not die of KILL, since the kernel is busy in its name.
+const DROP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A child process that will return an `R`.
+///
+/// Dropping it kills and reaps the process, unless it was [detached](Process::detach). It also ends when this
+/// program ends, however that happens. Whatever is left of its process group ends with it.
+///
+/// Its [`AsFd`] is the sentinel: a pidfd, readable once the process has ended.
+///
+/// ```no_run
+/// # use billiard_context::{Context, Error};
+/// # fn work(n: u64) -> u64 { n }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// billiard_context::init();
+/// let mut child = Context::forkserver().process(work, 20).name("worker").start()?;
+/// println!("{} runs as {}", child.name(), child.pid());
+/// assert!(child.join()?.success());
+/// println!("it returned {}", child.take_result()?);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Process<R = ()> {
+    name: String,
+    daemon: bool,
+    pid: u32,
+    pidfd: OwnedFd,
+    report: Connection,
+    reader: FrameReader,
+    guardian: Arc<Guardian>,
+    ended: Option<(Ended, Vec<u8>, Received)>,
+    status: Option<ExitStatus>,
+    taken: bool,
+    detached: bool,
+    result: PhantomData<fn() -> R>,
+}
+
+impl<R> Process<R> {
+    /// Waits until the guardian says that it runs.
+    pub(crate) fn receive(
+        name: String,
+        daemon: bool,
+        report: Connection,
+        guardian: Arc<Guardian>,
+        deadline: Instant,
+        result: PhantomData<fn() -> R>,
+    ) -> Result<Self, Error> {
+        let mut reader = FrameReader::new();
+        let mut ended = None; // a quick child may end before the guardian has said that it runs
+        let (pid, pidfd) = loop {
+            let [said, guardian_died] = sys::wait_readable([report.as_fd(), guardian.as_fd()], Some(deadline))?;
+            if said {
+                match reader
+                    .read(&report, Mode::DontWait)
+                    .and_then(|frame| frame.map(|f| f.decode_prefix()).transpose())
+                {
+                    Ok(None) => {}
+                    Ok(Some((Report::Started(pid, pidfd), ..))) => break (pid, Fd::into_inner(pidfd)),
+                    Ok(Some((Report::Ended(how), behind, received))) => ended = Some((how, behind, received)),
+                    Ok(Some((Report::NotStarted(what, errno), ..))) => {
+                        return Err(Error::Start { what, source: std::io::Error::from_raw_os_error(errno) });
+                    }
+                    // It died, or could make nothing of the request.
+                    Ok(Some((Report::Exited(_), ..))) | Err(_) => return Err(Error::GuardianDied),
+                }
+            } else if guardian_died {
+                return Err(Error::GuardianDied);
+            } else if Instant::now() >= deadline {
+                return Err(Error::GuardianSilent);
+            }
+        };
+        Ok(Self {
+            name,
+            daemon,
+            pid,
+            pidfd,
+            report,
+            reader,
+            guardian,
+            ended,
+            status: None,
+            taken: false,
+            detached: false,
+            result,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its pid. Signals sent by pid may hit another process once this one was reaped; the methods here never do.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it was started as daemonic.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        self.daemon
+    }
+
+    /// Whether it has not ended yet.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.status.is_none() && !sys::is_readable(self.pidfd.as_fd())
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when waiting fails, which the process survives.
+    pub fn join(&mut self) -> Result<ExitStatus, Error> {
+        Ok(self.join_until(None)?.unwrap_or(ExitStatus::UNKNOWN))
+    }
+
+    /// Waits until it has ended, but no longer than `timeout`; `None` when it still runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Self::join).
+    pub fn join_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>, Error> {
+        // A time beyond what the clock can hold is as good as for ever.
+        self.join_until(Instant::now().checked_add(timeout))
+    }
+
+    fn join_until(&mut self, deadline: Option<Instant>) -> Result<Option<ExitStatus>, Error> {
+        loop {
+            if let Some(status) = self.try_join()? {
+                return Ok(Some(status));
+            }
+            let [_, _] = if self.guardian.is_dead() {
+                // No report will come any more: the process itself is all there is to wait for.
+                sys::wait_readable([self.pidfd.as_fd(), self.pidfd.as_fd()], deadline)?
+            } else {
+                sys::wait_readable([self.report.as_fd(), self.guardian.as_fd()], deadline)?
+            };
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return self.try_join();
+            }
+        }
+    }
+
+    /// Its status if it has ended; never waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Self::join).
+    pub fn try_join(&mut self) -> Result<Option<ExitStatus>, Error> {
+        while self.status.is_none() {
+            // Before looking into the channel: what a dead guardian said is all there by then.
+            let last = self.guardian.is_dead() && sys::is_readable(self.pidfd.as_fd());
+            match self.reader.read(&self.report, Mode::DontWait) {
+                Ok(Some(frame)) => {
+                    // What cannot be understood was not said by the guardian, whose word is waited for.
+                    if let Ok((report, behind, received)) = frame.decode_prefix::<Report>() {
+                        match report {
+                            Report::Ended(ended) => self.ended = Some((ended, behind, received)),
+                            Report::Exited(status) => self.status = Some(status),
+                            Report::Started(..) | Report::NotStarted(..) => {}
+                        }
+                    }
+                }
+                Ok(None) | Err(_) if last => self.status = Some(ExitStatus::UNKNOWN),
+                Ok(None) => break,
+                // The channel is of no more use. Once the process has ended, that is all that will be known.
+                Err(_) if sys::is_readable(self.pidfd.as_fd()) => self.status = Some(ExitStatus::UNKNOWN),
+                Err(_) => break,
+            }
+        }
+        Ok(self.status.clone())
+    }
+
+    /// A descriptor that is readable when [`try_join`](Self::try_join) has something to take. For event loops, beside
+    /// the sentinel: the status follows the end of the process within microseconds.
+    #[must_use]
+    pub fn status_fd(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
+
+    /// Asks it to end: SIGTERM, and SIGCONT so that a stopped process hears it. One that has ended is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the kernel refuses, since the process has changed its user.
+    pub fn terminate(&self) -> Result<(), Error> {
+        sys::signal(self.pidfd.as_fd(), Signal::SIGTERM)?;
+        sys::signal(self.pidfd.as_fd(), Signal::SIGCONT)
+    }
+
+    /// Ends it at once: SIGKILL. One that has ended is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`terminate`](Self::terminate).
+    pub fn kill(&self) -> Result<(), Error> {
+        sys::signal(self.pidfd.as_fd(), Signal::SIGKILL)
+    }
+
+    /// Lets it outlive this handle, though never this program.
+    pub fn detach(mut self) {
+        self.detached = true;
+    }
+}
+
+impl<R: Message> Process<R> {
+    /// Waits until it has ended, and takes what its function returned.
+    ///
+    /// # Errors
+    ///
+    /// How else it ended. [`ChildError::Taken`] the second time.
+    pub fn take_result(&mut self) -> Result<R, ChildError> {
+        let status = self.join().map_err(|error| ChildError::Wait(Box::new(error)))?;
+        match self.ended.take() {
+            Some((Ended::Returned(body), behind, mut received)) => {
+                self.taken = true;
+                let bytes = body
+                    .into_bytes(behind)
+                    .map_err(|source| ChildError::Wait(Box::new(Error::Io { call: "read", source })))?;
+                Ok(codec::decode(&bytes, &mut received)?)
+            }
+            Some((Ended::Panicked(panic), ..)) => Err(ChildError::Panicked(panic)),
+            Some((Ended::BadArgument(error), ..)) => Err(ChildError::Argument(error)),
+            Some((Ended::BadResult(error), ..)) => Err(ChildError::Encode(error)),
+            Some((Ended::NotSetUp(error), ..)) => Err(ChildError::Setup(error)),
+            None if self.taken => Err(ChildError::Taken),
+            None if status.code().is_some() => Err(ChildError::Exited(status)),
+            None => Err(ChildError::Signalled(status)),
+        }
+    }
+}
+
+impl<R> AsFd for Process<R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl<R> Drop for Process<R> {
+    fn drop(&mut self) {
+        if !self.detached && self.status.is_none() && self.kill().is_ok() {
+            let _ = self.join_timeout(DROP_PATIENCE);
+        }
+    }
+}
+
+impl<R> fmt::Debug for Process<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Process");
+        debug.field("name", &self.name).field("pid", &self.pid).field("daemon", &self.daemon);
+        match &self.status {
+            Some(status) => debug.field("status", &status.to_string()),
+            None => debug.field("status", &if self.is_alive() { "started" } else { "ended" }),
+        };
+        debug.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,423 @@
+//! Every system call of this crate, each behind a fault point.
+
+use std::{
+    ffi::{CString, OsStr},
+    fs::File,
+    io::{self, Seek, Write},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::FileExt, process::CommandExt},
+    },
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use billiard_wire::fault;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::{MemfdFlags, Mode, OFlags, SealFlags},
+    io::{Errno, FdFlags},
+    process::{Pid, PidfdFlags},
+};
+
+use crate::{Error, exit::ExitStatus};
+
+fn faulty(name: &'static str) -> io::Result<()> {
+    fault::errno(name).map_err(io::Error::from_raw_os_error)
+}
+
+fn named<T>(call: &'static str, result: io::Result<T>) -> Result<T, Error> {
+    result.map_err(|source| Error::Io { call, source })
+}
+
+// --- other processes ---------------------------------------------------------------------------
+
+/// Executes this program as the guardian, with `control` as its standard input, in a group of its own.
+pub(crate) fn execute_guardian(marker: &str, control: OwnedFd) -> io::Result<Child> {
+    faulty("sys.context.execute")?;
+    Command::new("/proc/self/exe")
+        .arg0(std::env::args_os().next().unwrap_or_else(|| "billiard".into()))
+        .arg(marker)
+        .stdin(Stdio::from(control))
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()
+}
+
+/// Replaces this process by the same program, started afresh with these arguments. Returns only on failure.
+pub(crate) fn execute_afresh(arguments: &[&str]) -> io::Error {
+    let name = std::env::args_os().next().unwrap_or_else(|| "billiard".into());
+    let arguments = std::iter::once(name.as_os_str()).chain(arguments.iter().map(OsStr::new));
+    let arguments: Result<Vec<CString>, _> = arguments.map(|argument| CString::new(argument.as_bytes())).collect();
+    match (arguments, faulty("sys.context.execv")) {
+        (Ok(arguments), Ok(())) => match nix::unistd::execv(c"/proc/self/exe", &arguments) {
+            Ok(never) => match never {},
+            Err(errno) => errno.into(),
+        },
+        (Err(nul), _) => nul.into(),
+        (_, Err(fault)) => fault,
+    }
+}
+
+/// Who a fork returned to.
+pub(crate) enum Forked {
+    Parent(u32),
+    Child,
+}
+
+/// Forks.
+///
+/// # Safety
+///
+/// The calling process has one thread.
+pub(crate) unsafe fn fork() -> io::Result<Forked> {
+    faulty("sys.context.fork")?;
+    // SAFETY: with one thread there is no lock that another could hold in the copy.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw().unsigned_abs())),
+        nix::unistd::ForkResult::Child => Ok(Forked::Child),
+    }
+}
+
+/// Ends this process at once: no destructor, no exit hook. What the standard streams hold is written.
+pub(crate) fn exit_now(code: i32) -> ! {
+    let _ = io::stdout().flush();
+    // SAFETY: a null stream stands for all; C code that the process ran may have written to them.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
+    // SAFETY: always.
+    unsafe { libc::_exit(code) }
+}
+
+fn pid(number: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(number).ok()?)
+}
+
+/// A descriptor of the process, readable when it has ended. It refers to the right process only if the
+/// caller knows that the number was not reused.
+pub(crate) fn pidfd_open(process: u32) -> Result<OwnedFd, Error> {
+    let pid = pid(process).ok_or(Error::Io { call: "pidfd_open", source: io::ErrorKind::InvalidInput.into() })?;
+    let result =
+        faulty("sys.context.pidfd_open").and_then(|()| Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?));
+    match result {
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOSYS | Errno::PERM)) => {
+            Err(Error::Unsupported { call: "pidfd_open" })
+        }
+        result => named("pidfd_open", result),
+    }
+}
+
+/// Sends a signal to the process of the pidfd; one that has ended is no error.
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<(), Error> {
+    let number = rustix::process::Signal::from_named_raw(signal as i32)
+        .ok_or(Error::Io { call: "pidfd_send_signal", source: io::ErrorKind::InvalidInput.into() })?;
+    let result =
+        faulty("sys.context.pidfd_send_signal").and_then(|()| Ok(rustix::process::pidfd_send_signal(pidfd, number)?));
+    match result {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(()),
+        result => named("pidfd_send_signal", result),
+    }
+}
+
+/// KILL to every process of the group that `leader` leads or led. The number must not have been reused.
+pub(crate) fn kill_group(leader: u32) {
+    if let Some(group) = pid(leader) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
+/// KILL to a child of this process that was not reaped.
+pub(crate) fn kill_child(child: u32) {
+    if let Some(child) = pid(child) {
+        let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+    }
+}
+
+/// The child that ended longest ago and was not reaped. It stays unreaped, so that its number stays taken.
+pub(crate) fn ended_child() -> Option<u32> {
+    // SAFETY: the structure is plain numbers and bytes.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is a valid place for the answer.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &mut info, options) };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: `waitid` filled the fields of a child, or left zeros.
+    let child = unsafe { info.si_pid() };
+    (child > 0).then_some(child.unsigned_abs())
+}
+
+/// Reaps a child of this process that has ended.
+pub(crate) fn reap(child: u32) -> Option<ExitStatus> {
+    let (mut status, child) = (0, i32::try_from(child).ok()?);
+    // SAFETY: the structure is plain numbers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both places are valid for the answer.
+        let reaped = unsafe { libc::wait4(child, &mut status, 0, &mut usage) };
+        if reaped == child {
+            return Some(ExitStatus::from_wait(status, &usage));
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+}
+
+/// Waits until any child has ended, and reaps it. False when there is none.
+pub(crate) fn reap_any() -> bool {
+    loop {
+        // SAFETY: a null status is allowed.
+        if unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {
+            return true;
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return false;
+        }
+    }
+}
+
+/// The children of this process, which has one thread.
+pub(crate) fn children() -> Vec<u32> {
+    let listed = std::fs::read_to_string("/proc/thread-self/children");
+    if let Ok(listed) = listed {
+        return listed.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    }
+    // A kernel without that list: look at everybody's parent.
+    let this = std::process::id().to_string();
+    let is_child = |stat: &str| {
+        stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(1)).is_some_and(|ppid| ppid == this)
+    };
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| std::fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| is_child(&stat)))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+// --- this process ------------------------------------------------------------------------------
+
+/// The parent's number; 0 where it is outside this pid namespace.
+pub(crate) fn parent() -> u32 {
+    rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// Makes this process die by KILL when the thread that forked it ends; false if that has happened already.
+pub(crate) fn die_with(parent_process: u32) -> bool {
+    let asked = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    asked.is_ok() && parent() == parent_process
+}
+
+/// Makes orphaned descendants children of this process.
+pub(crate) fn become_subreaper() -> Result<(), Error> {
+    named("prctl", rustix::process::set_child_subreaper(Pid::from_raw(1)).map_err(Into::into))
+}
+
+/// Puts a process, this one or a child, at the head of a group of its own.
+pub(crate) fn lead_group(process: Option<u32>) {
+    // It fails only when the other side of the fork did it already, or the child is gone.
+    let _ = rustix::process::setpgid(process.and_then(pid), None);
+}
+
+/// How many threads this process has; `None` without `/proc`.
+pub(crate) fn threads() -> Option<usize> {
+    std::fs::read_dir("/proc/self/task").ok().map(Iterator::count)
+}
+
+/// The name in lists of processes.
+pub(crate) fn set_title(name: &str) {
+    let cut = &name[..name.floor_char_boundary(15)];
+    if let Ok(name) = CString::new(cut) {
+        let _ = rustix::thread::set_name(&name);
+    }
+}
+
+/// Sets one disposition for each of these signals.
+pub(crate) fn set_dispositions(signals: &[Signal], handler: SigHandler) {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    for &signal in signals {
+        // SAFETY: ignoring and defaulting run no code of ours.
+        let _ = unsafe { sigaction(signal, &action) };
+    }
+}
+
+/// Gives every signal its default disposition, those beyond the named ones included.
+pub(crate) fn default_dispositions() {
+    const HIGHEST: i32 = 64;
+    for number in 1..=HIGHEST {
+        // SAFETY: defaulting runs no code of ours. KILL, STOP and what the C library keeps to itself are refused.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
+/// Blocks exactly these signals.
+pub(crate) fn set_mask(signals: &[Signal]) {
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals.iter().copied().collect::<SigSet>()), None);
+}
+
+/// A descriptor that is readable while SIGCHLD is pending. The signal has to be blocked.
+pub(crate) fn child_signals() -> Result<OwnedFd, Error> {
+    let set = SigSet::from_iter([Signal::SIGCHLD]);
+    // SAFETY: the set is valid, and -1 asks for a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, set.as_ref(), libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(Error::Io { call: "signalfd", source: io::Error::last_os_error() });
+    }
+    // SAFETY: the call has just made it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes what is pending off a signalfd.
+pub(crate) fn drain_signals(signals: &OwnedFd) {
+    let mut record = [0u8; 128 * 4];
+    while rustix::io::read(signals, &mut record).is_ok_and(|len| len > 0) {}
+}
+
+/// Closes every descriptor but 0, 1, 2 and `keep`, which becomes number 3. Returns the one that is kept.
+pub(crate) fn keep_only(keep: OwnedFd) -> OwnedFd {
+    const PLACE: i32 = 3;
+    let keep = if keep.as_raw_fd() == PLACE {
+        keep
+    } else {
+        // SAFETY: `dup3` fills number 3, whatever it was: everything beyond 2 is closed here anyway.
+        if unsafe { libc::dup3(keep.as_raw_fd(), PLACE, libc::O_CLOEXEC) } < 0 {
+            return keep;
+        }
+        drop(keep);
+        // SAFETY: `dup3` has just made it.
+        unsafe { OwnedFd::from_raw_fd(PLACE) }
+    };
+    // SAFETY: closing numbers that nobody in this process has: nothing was opened before.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, PLACE + 1, u32::MAX, 0) };
+    if closed < 0 {
+        for entry in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
+            match entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) {
+                // SAFETY: as above; the descriptor that reads the folder is closed twice, which fails harmlessly.
+                Some(fd) if fd > PLACE => drop(unsafe { libc::close(fd) }),
+                _ => {}
+            }
+        }
+    }
+    keep
+}
+
+/// Descriptor `number`, if it is open, as this process's own.
+///
+/// # Safety
+///
+/// Nobody else in this process owns that number.
+pub(crate) unsafe fn adopt(number: i32) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD reads the flags of any number.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and the caller promises that nobody owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A duplicate of `fd` with a number above the standard streams, close-on-exec.
+pub(crate) fn above_streams(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+}
+
+/// Whether the descriptor closes when a program is executed.
+pub(crate) fn set_close_on_exec(fd: BorrowedFd<'_>, close: bool) -> io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(fd, if close { FdFlags::CLOEXEC } else { FdFlags::empty() })?)
+}
+
+/// Makes `fd` standard input (0), output (1) or error (2).
+pub(crate) fn set_stream(fd: BorrowedFd<'_>, stream: i32) -> io::Result<()> {
+    match stream {
+        0 => rustix::stdio::dup2_stdin(fd)?,
+        1 => rustix::stdio::dup2_stdout(fd)?,
+        _ => rustix::stdio::dup2_stderr(fd)?,
+    }
+    Ok(())
+}
+
+/// Standard output (1) or error (2), if it is open.
+pub(crate) fn stream(number: i32) -> Option<OwnedFd> {
+    let stream = if number == 1 { rustix::stdio::stdout() } else { rustix::stdio::stderr() };
+    above_streams(stream).ok()
+}
+
+/// `/dev/null`, to read and to write.
+pub(crate) fn null() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The working directory.
+pub(crate) fn working_directory() -> Result<OwnedFd, Error> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    named("open", rustix::fs::open(".", flags, Mode::empty()).map_err(Into::into))
+}
+
+/// Makes it the working directory.
+pub(crate) fn enter(directory: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::process::fchdir(directory)?)
+}
+
+/// The umask, without changing it even for a moment; `None` without `/proc`.
+pub(crate) fn umask() -> Option<u32> {
+    let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(line.trim(), 8).ok()
+}
+
+/// Sets the umask.
+pub(crate) fn set_umask(mask: u32) {
+    rustix::process::umask(Mode::from_raw_mode(mask));
+}
+
+// --- waiting and memory files ------------------------------------------------------------------
+
+/// Waits until one of `fds` is readable or at its end, at most until `deadline`; which are.
+pub(crate) fn wait_readable<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    deadline: Option<Instant>,
+) -> Result<[bool; N], Error> {
+    let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 }));
+        let result = faulty("sys.context.ppoll").and_then(|()| Ok(rustix::event::poll(&mut polled, timeout.as_ref())?));
+        match result {
+            Ok(0) if left != Some(Duration::ZERO) => {}
+            Ok(_) => return Ok(polled.each_ref().map(|fd| !fd.revents().is_empty())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(Error::Io { call: "ppoll", source }),
+        }
+    }
+}
+
+/// Whether `fd` is readable or at its end now.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    wait_readable([fd], Some(Instant::now())).is_ok_and(|[ready]| ready)
+}
+
+/// A memory file with these contents that nobody can change any more.
+pub(crate) fn sealed_file(contents: &[u8]) -> io::Result<File> {
+    faulty("sys.context.memfd_create")?;
+    let mut file = File::from(rustix::fs::memfd_create("billiard", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(contents)?;
+    file.rewind()?;
+    rustix::fs::fcntl_add_seals(
+        file.as_fd(),
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
+    )?;
+    Ok(file)
+}
+
+/// All of a file that was made by [`sealed_file`].
+pub(crate) fn read_sealed(file: &File) -> io::Result<Vec<u8>> {
+    if !rustix::fs::fcntl_get_seals(file)?.contains(SealFlags::SHRINK | SealFlags::WRITE) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the memory file is not sealed"));
+    }
+    let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let mut contents = vec![0; len];
+    file.read_exact_at(&mut contents, 0)?;
+    Ok(contents)
+}
