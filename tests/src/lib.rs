@@ -1,6 +1,7 @@
 //! What the tests share.
 
 mod census;
+pub mod misdeeds;
 mod seed;
 mod watchdog;
 

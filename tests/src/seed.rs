@@ -34,6 +34,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// Another generator, which goes its own way from here.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self(self.number())
+    }
+
     /// A number below `bound`.
     ///
     /// # Panics

@@ -36,6 +36,12 @@ pub struct ResourceUsage {
 impl ExitStatus {
     pub(crate) const UNKNOWN: Self = Self { end: End::Unknown, usage: None };
 
+    /// The status of a process of which nobody could tell how it ended.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self::UNKNOWN
+    }
+
     /// From what `wait4` gave.
     pub(crate) fn from_wait(status: i32, usage: &libc::rusage) -> Self {
         let end = if libc::WIFEXITED(status) {

@@ -1,0 +1,41 @@
+//! The crate procspawn, by its own pool.
+
+use std::{error::Error, process::ExitCode};
+
+use billiard_peers::{
+    frame::{self, Answer, Request},
+    version_of,
+};
+use procspawn::{Pool, SpawnError};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+fn main() -> ExitCode {
+    procspawn::init();
+    frame::answer(version_of("procspawn"), |request| match request.case.as_str() {
+        "tiny_oneway" => tiny_oneway(request),
+        _ => Err(frame::unknown_case()),
+    })
+}
+
+/// A job that does next to nothing.
+fn increment(x: u64) -> u64 {
+    x + 1
+}
+
+/// Tiny jobs, each submitted by itself. Submitting has one way, `Pool::spawn`; its handles are awaited in
+/// order, as ours are.
+fn tiny_oneway(request: &Request) -> Result<Answer, Box<dyn Error>> {
+    let window = request.option("window")?;
+    open_as_many_files_as_allowed()?;
+    let pool = Pool::new(request.option("workers")?)?;
+    frame::throughput(request, |jobs| {
+        frame::windowed(jobs, window, |job| Ok::<_, SpawnError>(pool.spawn(job, increment)), |handle| handle.join())
+    })
+}
+
+/// Every job in flight holds a few descriptors, and the usual soft limit of 1,024 is soon reached.
+fn open_as_many_files_as_allowed() -> rustix::io::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)
+}

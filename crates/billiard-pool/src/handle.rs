@@ -1,0 +1,195 @@
+//! A job as its caller sees it.
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use billiard_context::{
+    Message, RemoteError,
+    panics::{Print, catch},
+};
+use billiard_wire::{attachments::Received, codec};
+
+use crate::{
+    error::JobError,
+    pool::Shared,
+    state::{Event, JobId},
+};
+
+/// What the pool knows of a job that has ended: its value still encoded, or its error.
+pub(crate) type RawOutcome = Result<(Vec<u8>, Received), JobError>;
+
+/// Where a job's outcome is laid down, once.
+#[derive(Debug, Default)]
+pub(crate) struct Cell {
+    slot: Mutex<Slot>,
+    ready: Condvar,
+}
+
+#[derive(Default)]
+struct Slot {
+    outcome: Option<RawOutcome>,
+    /// It was laid down, and may have been taken since.
+    is_ready: bool,
+    waker: Option<Waker>,
+}
+
+impl Cell {
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lays the outcome down and wakes who waits for it.
+    pub(crate) fn complete(&self, outcome: RawOutcome) {
+        let waker = {
+            let mut slot = self.slot();
+            debug_assert!(!slot.is_ready, "a job has one outcome");
+            slot.outcome = Some(outcome);
+            slot.is_ready = true;
+            self.ready.notify_all();
+            slot.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake(); // outside the lock: it may run anything
+        }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("is_ready", &self.is_ready).finish_non_exhaustive()
+    }
+}
+
+/// A job that was accepted: it ends with a value or a typed error, whatever happens to its worker.
+///
+/// A handle is a future too, for any executor. Dropping it detaches the job, which runs on and whose value is lost; so
+/// does a `select!` that drops it.
+#[must_use = "dropping the handle detaches the job, and its outcome is lost"]
+pub struct JobHandle<R> {
+    id: JobId,
+    cell: Arc<Cell>,
+    pool: Arc<Shared>,
+    value: PhantomData<fn() -> R>,
+}
+
+impl<R> JobHandle<R> {
+    pub(crate) fn new(id: JobId, cell: Arc<Cell>, pool: Arc<Shared>) -> Self {
+        Self { id, cell, pool, value: PhantomData }
+    }
+
+    /// A number that no other job of this pool has or will have.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.cell.slot().is_ready
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&self) {
+        let slot = self.cell.slot();
+        let wait = self.cell.ready.wait_while(slot, |slot| !slot.is_ready);
+        drop(wait.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits until it has ended, but no longer than `timeout`; whether it has.
+    #[must_use]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        let Some(deadline) = Instant::now().checked_add(timeout) else {
+            self.wait();
+            return true;
+        };
+        let mut slot = self.cell.slot();
+        while !slot.is_ready {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            slot = self.cell.ready.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Cancels it if it has not begun; whether it did. It then ends as [`JobError::Cancelled`], and no worker ends for it.
+    ///
+    /// A job has begun once it was given to a worker.
+    pub fn cancel(&self) -> bool {
+        self.pool.ask(Event::Cancel(self.id))
+    }
+
+    /// Ends it, begun or not, as [`JobError::Terminated`]; false when it had ended already.
+    ///
+    /// If it has begun, its worker ends (SIGTERM, and SIGKILL after the pool's grace time) and another takes its place.
+    pub fn terminate(&self) -> bool {
+        self.pool.ask(Event::TerminateJob(self.id))
+    }
+}
+
+impl<R: Message> JobHandle<R> {
+    /// Waits for the job's value.
+    ///
+    /// # Errors
+    ///
+    /// Why it has none.
+    pub fn get(self) -> Result<R, JobError> {
+        self.wait();
+        self.take().expect("a handle that was not polled to its end has its outcome")
+    }
+
+    /// The job's value if it has ended; `None` when it has not, or when the value was taken before.
+    pub fn try_get(&mut self) -> Option<Result<R, JobError>> {
+        self.take()
+    }
+
+    fn take(&self) -> Option<Result<R, JobError>> {
+        let outcome = self.cell.slot().outcome.take()?;
+        Some(outcome.and_then(|(bytes, mut received)| decode(&bytes, &mut received)))
+    }
+}
+
+/// In the thread that asks for the value: decoding runs code of the user's types.
+fn decode<R: Message>(bytes: &[u8], received: &mut Received) -> Result<R, JobError> {
+    match catch(Print::No, || codec::decode::<R>(bytes, received)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(JobError::ResultDecode(error.into())),
+        Err(panic) => Err(JobError::ResultDecode(RemoteError::from(panic))),
+    }
+}
+
+impl<R: Message> Future for JobHandle<R> {
+    type Output = Result<R, JobError>;
+
+    /// # Panics
+    ///
+    /// When the value was taken before.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        {
+            let mut slot = self.cell.slot();
+            if !slot.is_ready {
+                match &mut slot.waker {
+                    Some(waker) => waker.clone_from(context.waker()),
+                    waker => *waker = Some(context.waker().clone()),
+                }
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(self.take().expect("a handle is not polled after it has given its value"))
+    }
+}
+
+impl<R> fmt::Debug for JobHandle<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobHandle").field("id", &self.id.0).field("is_ready", &self.is_ready()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,55 @@
+//! A pool of worker processes.
+//!
+//! People reach for processes instead of threads when the work can crash, hang, leak, use a library that is not
+//! thread-safe, or must be killed on a deadline. A [`Pool`] takes such work, and promises:
+//!
+//! * **One job, one outcome.** Every job that is accepted ends once: with its value, or with a [`JobError`] that says why.
+//! * **A death is a local event.** A worker that crashes, hangs or is killed takes down the job that it ran and no other.
+//! * **Nothing is left behind.** Whoever dies, in whatever order: no process, descriptor or file stays.
+//!
+//! ```no_run
+//! use billiard_pool::{JobError, Pool};
+//!
+//! fn divide((a, b): (i32, i32)) -> i32 {
+//!     a / b
+//! }
+//!
+//! fn main() -> Result<(), billiard_pool::Error> {
+//!     billiard_pool::init(); // a worker process starts here and never returns
+//!
+//!     let pool = Pool::builder().workers(2).build()?;
+//!     assert_eq!(pool.apply(divide, (7, 2))?, 3);
+//!     match pool.apply(divide, (7, 0)) {
+//!         Err(JobError::Panicked(panic)) => println!("{panic}"), // where, and "attempt to divide by zero"
+//!         other => println!("{other:?}"),
+//!     }
+//!     Ok(()) // dropping the pool ends its workers
+//! }
+//! ```
+//!
+//! A job is a plain function: one that captures variables could not be called in another process, and does not compile.
+//!
+//! ```compile_fail
+//! # let pool: billiard_pool::Pool = unimplemented!();
+//! let factor = 3;
+//! let _ = pool.apply(|n: u32| n * factor, 14);
+//! ```
+
+mod builder;
+mod error;
+mod feed;
+mod handle;
+mod message;
+mod pool;
+mod state;
+mod supervisor;
+mod sys;
+mod worker;
+
+pub use billiard_context::{Context, ExitStatus, Fd, Message, Panic, RemoteError, ResourceUsage, init, init_for_tests};
+
+pub use builder::{Isolation, PoolBuilder};
+pub use error::{Error, ErrorKind, JobError, SubmitError, WorkerLost};
+pub use feed::ImapUnordered;
+pub use handle::JobHandle;
+pub use pool::{JobBuilder, Pool};

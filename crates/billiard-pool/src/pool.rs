@@ -1,0 +1,447 @@
+//! The pool as its owner sees it, and what its threads share.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    marker::PhantomData,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use billiard_context::{Message, RemoteError, task::Task};
+use billiard_wire::{attachments::Attachments, codec};
+
+use crate::{
+    builder::PoolBuilder,
+    error::{Error, ErrorKind, JobError, SubmitError},
+    feed::{ImapUnordered, map},
+    handle::{Cell, JobHandle, RawOutcome},
+    state::{Action, Effects, Event, JobId, State, Verdict},
+};
+
+/// A pool of worker processes.
+///
+/// Every job that is accepted ends once, with its value or a typed error. A worker that crashes, hangs or is killed takes
+/// down the job that it ran and no other, and another worker takes its place.
+///
+/// Dropping the pool terminates it: jobs that have not ended end as [`JobError::Terminated`], and no process is left. To let them
+/// finish, [`close`](Pool::close) and [`join`](Pool::join). If the program itself is killed, its workers end with it.
+///
+/// ```no_run
+/// use billiard_pool::Pool;
+///
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// fn main() -> Result<(), billiard_pool::Error> {
+///     billiard_pool::init(); // a worker process starts here and never returns
+///
+///     let pool = Pool::new()?;
+///     assert_eq!(pool.apply(square, 5)?, 25);
+///     assert_eq!(pool.map(square, 0..4)?, [0, 1, 4, 9]);
+///     pool.join()
+/// }
+/// ```
+pub struct Pool {
+    shared: Arc<Shared>,
+    supervisor: Option<JoinHandle<()>>,
+}
+
+/// What callers, handles and the supervisor share.
+pub(crate) struct Shared {
+    inner: Mutex<Inner>,
+    /// Signalled when the queue has room again, or the pool accepts no more.
+    room: Condvar,
+    waker: mio::Waker,
+    epoch: Instant,
+    queue_size: usize,
+    default_limit: Option<Duration>,
+    workers: usize,
+}
+
+pub(crate) struct Inner {
+    state: State,
+    jobs: HashMap<JobId, Record>,
+    next_job: u64,
+    /// What the supervisor has to do.
+    actions: Vec<Action>,
+    /// Submitters that wait for room.
+    waiting: usize,
+    /// Why the last worker could not be started.
+    start_failure: Option<RemoteError>,
+}
+
+/// A job that has not ended.
+struct Record {
+    cell: Arc<Cell>,
+    /// Until it was given to a worker.
+    parcel: Option<Parcel>,
+}
+
+/// A job as it goes to a worker.
+pub(crate) struct Parcel {
+    pub(crate) task: Task,
+    pub(crate) argument: Vec<u8>,
+    pub(crate) attachments: Attachments,
+}
+
+/// What came with an event for the job that it concerns.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A result.
+    Outcome(RawOutcome),
+    /// The end of its worker.
+    Lost(crate::WorkerLost),
+    /// Nothing.
+    None,
+}
+
+impl Shared {
+    pub(crate) fn new(state: State, waker: mio::Waker, builder: &PoolBuilder, workers: usize) -> Self {
+        let inner =
+            Inner { state, jobs: HashMap::new(), next_job: 0, actions: Vec::new(), waiting: 0, start_failure: None };
+        Self {
+            inner: Mutex::new(inner),
+            room: Condvar::new(),
+            waker,
+            epoch: Instant::now(),
+            queue_size: builder.queue_size,
+            default_limit: builder.timeout,
+            workers,
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time as the state knows it.
+    pub(crate) fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// A caller's event: the state decides, verdicts go to their handles, and the supervisor is woken if there is
+    /// something for it to do. Whether the job that the event names has ended by it.
+    pub(crate) fn ask(&self, event: Event) -> bool {
+        self.decide(self.inner(), event, Arrival::None, true)
+    }
+
+    /// The supervisor's event, with what came for the job. What is to be done is there when it looks.
+    pub(crate) fn tell(&self, event: Event, arrival: Arrival) {
+        self.decide(self.inner(), event, arrival, false);
+    }
+
+    fn decide(&self, mut inner: MutexGuard<'_, Inner>, event: Event, mut arrival: Arrival, wake: bool) -> bool {
+        let Effects { verdicts, actions } = inner.state.handle(event, self.now());
+        let wake = wake && inner.actions.is_empty() && !actions.is_empty();
+        inner.actions.extend(actions);
+        let unwanted = event.unwanted_job();
+        let ended_it = unwanted.is_some() && verdicts.iter().any(|&(job, _)| Some(job) == unwanted);
+        let mut ended = Vec::with_capacity(verdicts.len());
+        for (job, verdict) in verdicts {
+            if let Some(record) = inner.jobs.remove(&job) {
+                let outcome = match (verdict, std::mem::replace(&mut arrival, Arrival::None)) {
+                    (Verdict::Done, Arrival::Outcome(outcome)) => outcome,
+                    (Verdict::Lost, Arrival::Lost(lost)) => Err(JobError::WorkerLost(Box::new(lost))),
+                    (Verdict::TimeLimit(limit), _) => Err(JobError::TimeLimitExceeded(limit)),
+                    (Verdict::Cancelled, _) => Err(JobError::Cancelled),
+                    (Verdict::PoolFailed, _) => Err(JobError::PoolFailed(inner.failure())),
+                    (Verdict::Terminated | Verdict::Done | Verdict::Lost, _) => Err(JobError::Terminated),
+                };
+                ended.push((record, outcome));
+            }
+        }
+        if inner.waiting > 0 && (inner.state.queued() < self.queue_size || !inner.state.is_running()) {
+            self.room.notify_all();
+        }
+        drop(inner);
+        if wake {
+            self.wake();
+        }
+        for (record, outcome) in ended {
+            record.cell.complete(outcome);
+        }
+        ended_it
+    }
+
+    /// Wakes the supervisor.
+    pub(crate) fn wake(&self) {
+        // An eventfd whose counter is full is awake already; nothing else can fail.
+        let _ = self.waker.wake();
+    }
+
+    /// What the supervisor has to do now, and when a deadline is due; `None` once all is over.
+    pub(crate) fn take_actions(&self, actions: &mut Vec<Action>) -> Option<Option<Duration>> {
+        let mut inner = self.inner();
+        actions.append(&mut inner.actions);
+        if inner.state.is_over() && actions.is_empty() {
+            return None;
+        }
+        Some(inner.state.next_deadline().map(|due| due.saturating_sub(self.now())))
+    }
+
+    /// The job that a worker shall get; `None` when it has ended meanwhile.
+    pub(crate) fn take_parcel(&self, job: JobId) -> Option<Parcel> {
+        self.inner().jobs.get_mut(&job)?.parcel.take()
+    }
+
+    /// Remembers why a worker could not be started.
+    pub(crate) fn note_start_failure(&self, why: RemoteError) {
+        self.inner().start_failure = Some(why);
+    }
+
+    fn submit<A: Message, R: Message>(
+        self: &Arc<Self>,
+        function: fn(A) -> R,
+        argument: A,
+        limit: Option<Duration>,
+        wait: bool,
+    ) -> Result<JobHandle<R>, SubmitError<A>> {
+        let encoded = Task::new(function)
+            .map_err(JobError::ForeignFunction)
+            .and_then(|task| Ok((task, codec::encode(&argument).map_err(JobError::ArgumentEncode)?)));
+        let (task, encoded) = match encoded {
+            Ok(ready) => ready,
+            Err(error) => return Err(SubmitError::new(argument, error)),
+        };
+        let mut inner = self.inner();
+        while inner.state.is_running() && inner.state.queued() >= self.queue_size {
+            if !wait {
+                drop(inner);
+                return Err(SubmitError::new(argument, JobError::Full));
+            }
+            inner.waiting += 1;
+            inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner.waiting -= 1;
+        }
+        if !inner.state.is_running() {
+            let error = inner.refusal();
+            drop(inner);
+            return Err(SubmitError::new(argument, error));
+        }
+        let id = JobId(inner.next_job);
+        inner.next_job += 1;
+        let cell = Arc::new(Cell::default());
+        let (argument, attachments) = encoded.into_parts();
+        let parcel = Some(Parcel { task, argument, attachments });
+        inner.jobs.insert(id, Record { cell: cell.clone(), parcel });
+        self.decide(inner, Event::Submitted(id, limit.or(self.default_limit)), Arrival::None, true);
+        Ok(JobHandle::new(id, cell, self.clone()))
+    }
+
+    /// Ends every job that has not ended, since nobody is left who could.
+    pub(crate) fn abandon(&self) {
+        self.tell(Event::Terminate, Arrival::None);
+        let records: Vec<_> = self.inner().jobs.drain().collect();
+        for (_, record) in records {
+            record.cell.complete(Err(JobError::Terminated));
+        }
+    }
+}
+
+impl Inner {
+    fn failure(&self) -> RemoteError {
+        self.start_failure.clone().unwrap_or_else(|| RemoteError::msg("its workers end before they are ready"))
+    }
+
+    fn refusal(&self) -> JobError {
+        if self.state.has_failed() { JobError::PoolFailed(self.failure()) } else { JobError::PoolClosed }
+    }
+}
+
+impl Pool {
+    /// A pool with one worker for each CPU that this process may use.
+    ///
+    /// # Errors
+    ///
+    /// As [`PoolBuilder::build`].
+    pub fn new() -> Result<Self, Error> {
+        Self::builder().build()
+    }
+
+    /// A pool with options.
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder::default()
+    }
+
+    pub(crate) fn from_parts(shared: Arc<Shared>, supervisor: JoinHandle<()>) -> Self {
+        Self { shared, supervisor: Some(supervisor) }
+    }
+
+    /// Calls `function` with `argument` in a worker and waits for its value.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub fn apply<A: Message, R: Message>(&self, function: fn(A) -> R, argument: A) -> Result<R, JobError> {
+        self.apply_async(function, argument)?.get()
+    }
+
+    /// Hands in a job. Waits only while the queue is full.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the argument when it cannot be encoded or the pool accepts no jobs any more.
+    pub fn apply_async<A: Message, R: Message>(
+        &self,
+        function: fn(A) -> R,
+        argument: A,
+    ) -> Result<JobHandle<R>, SubmitError<A>> {
+        self.job(function, argument).submit()
+    }
+
+    /// A job with options of its own.
+    pub fn job<A: Message, R: Message>(&self, function: fn(A) -> R, argument: A) -> JobBuilder<'_, A, R> {
+        JobBuilder { pool: self, function, argument, limit: None, result: PhantomData }
+    }
+
+    /// Calls `function` with each item, in many workers at once, and waits for all values, in the order of the items.
+    ///
+    /// The items are taken as the work goes on, so that many need little memory at a time.
+    ///
+    /// # Errors
+    ///
+    /// The first job that failed. Those that have not begun are then cancelled; those that have run on.
+    ///
+    /// # Panics
+    ///
+    /// When the iterator does.
+    pub fn map<I, R>(&self, function: fn(I::Item) -> R, items: I) -> Result<Vec<R>, JobError>
+    where
+        I: IntoIterator,
+        I::Item: Message,
+        R: Message,
+    {
+        map(self, function, items.into_iter())
+    }
+
+    /// Calls `function` with each item, in many workers at once; an iterator over the values as they come.
+    ///
+    /// The items are taken as the values are: never more than a few ahead, so that the input may be endless. Dropping the iterator
+    /// cancels the jobs that have not begun.
+    pub fn imap_unordered<I, R>(&self, function: fn(I::Item) -> R, items: I) -> ImapUnordered<'_, I::IntoIter, R>
+    where
+        I: IntoIterator,
+        I::Item: Message,
+        R: Message,
+    {
+        ImapUnordered::new(self, function, items.into_iter())
+    }
+
+    /// How many workers there shall be.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.shared.workers
+    }
+
+    /// How many workers have said that they are ready and have not ended since. After a death it is one less for a moment.
+    #[must_use]
+    pub fn ready_workers(&self) -> usize {
+        self.shared.inner().state.ready_workers()
+    }
+
+    /// Accepts no more jobs. Those that were accepted run; then the workers end.
+    pub fn close(&self) {
+        self.shared.ask(Event::Close);
+        self.shared.wake();
+    }
+
+    /// Ends everything now: jobs that have not ended end as [`JobError::Terminated`]. Returns at once; [`join`](Self::join) waits.
+    pub fn terminate(&self) {
+        self.shared.ask(Event::Terminate);
+        self.shared.wake();
+    }
+
+    /// Closes the pool and waits until every job has ended and no worker is left.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Failed`] when the pool had given up to start workers.
+    pub fn join(mut self) -> Result<(), Error> {
+        self.close();
+        self.join_supervisor();
+        let inner = self.shared.inner();
+        if inner.state.has_failed() {
+            let error = Error::new(ErrorKind::Failed, "the pool could not start workers and gave up");
+            return Err(error.because(inner.failure()));
+        }
+        Ok(())
+    }
+
+    fn join_supervisor(&mut self) {
+        if let Some(supervisor) = self.supervisor.take() {
+            let _ = supervisor.join(); // it never panics: what it runs is caught
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if self.supervisor.is_some() {
+            self.terminate();
+            self.join_supervisor();
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.shared.inner();
+        f.debug_struct("Pool")
+            .field("workers", &self.shared.workers)
+            .field("ready_workers", &inner.state.ready_workers())
+            .field("jobs", &inner.jobs.len())
+            .field("queued", &inner.state.queued())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("workers", &self.workers).finish_non_exhaustive()
+    }
+}
+
+/// A job before it is handed in.
+#[must_use = "nothing is handed in before `submit()`"]
+pub struct JobBuilder<'p, A, R> {
+    pool: &'p Pool,
+    function: fn(A) -> R,
+    argument: A,
+    limit: Option<Duration>,
+    result: PhantomData<fn() -> R>,
+}
+
+impl<A: Message, R: Message> JobBuilder<'_, A, R> {
+    /// How long it may run, counted from when a worker has it; in place of the pool's own limit.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Hands it in. Waits only while the queue is full.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::apply_async`].
+    pub fn submit(self) -> Result<JobHandle<R>, SubmitError<A>> {
+        self.pool.shared.submit(self.function, self.argument, self.limit, true)
+    }
+
+    /// Hands it in without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::apply_async`]; [`SubmitError::is_full`] when the queue is full.
+    pub fn try_submit(self) -> Result<JobHandle<R>, SubmitError<A>> {
+        self.pool.shared.submit(self.function, self.argument, self.limit, false)
+    }
+}
+
+impl<A, R> fmt::Debug for JobBuilder<'_, A, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobBuilder").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,297 @@
+//! Random histories against a small world of workers: every job has exactly one outcome, whatever happens when.
+
+use std::collections::BTreeMap;
+
+use billiard_tests::Random;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// What a worker's process does in the simulated world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Starting,
+    Waiting,
+    Running(JobId),
+    /// It was told to go, by a signal or a closed socket, and takes its time.
+    Going,
+}
+
+#[derive(Debug)]
+struct World {
+    state: State,
+    now: Time,
+    random: Random,
+    lives: BTreeMap<WorkerId, Life>,
+    /// Every job that was accepted, and what was said of it.
+    jobs: BTreeMap<JobId, Option<Verdict>>,
+    next_job: u64,
+    /// Jobs that were given to a worker.
+    sent: BTreeSet<JobId>,
+    starts: u64,
+    starts_fail: bool,
+}
+
+impl World {
+    fn new(random: Random, workers: usize) -> Self {
+        let state = State::new(Config { workers, grace: 5 * MS });
+        let mut world = Self {
+            state,
+            now: Time::ZERO,
+            random,
+            lives: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            next_job: 0,
+            sent: BTreeSet::new(),
+            starts: 0,
+            starts_fail: false,
+        };
+        world.tell(Event::Tick);
+        world
+    }
+
+    fn tell(&mut self, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let Effects { verdicts, actions } = self.state.handle(event, self.now);
+            for (job, verdict) in verdicts {
+                let known = self.jobs.get_mut(&job).expect("a verdict is about a job that was accepted");
+                assert_eq!(known.replace(verdict), None, "{job:?} has a second outcome");
+                match verdict {
+                    Verdict::Cancelled => assert!(!self.sent.contains(&job), "{job:?} had begun"),
+                    Verdict::Lost | Verdict::TimeLimit(_) | Verdict::Done => assert!(self.sent.contains(&job)),
+                    Verdict::Terminated | Verdict::PoolFailed => {}
+                }
+            }
+            for action in actions {
+                events.extend(self.act(action));
+            }
+        }
+        let alive = self.lives.len();
+        assert!(alive <= self.state.config.workers, "{alive} processes");
+    }
+
+    fn act(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Start(worker) => {
+                self.starts += 1;
+                if self.starts_fail || self.random.below(20) == 0 {
+                    return Some(Event::StartFailed(worker));
+                }
+                assert_eq!(self.lives.insert(worker, Life::Starting), None);
+            }
+            Action::Send(worker, job) => {
+                assert!(self.sent.insert(job), "{job:?} is sent twice");
+                assert_eq!(self.lives.insert(worker, Life::Running(job)), Some(Life::Waiting), "only to the idle");
+                return (self.random.below(4) > 0).then_some(Event::Sent(worker));
+            }
+            // Signals may come after the process has ended.
+            Action::Leave(worker) | Action::Terminate(worker) => {
+                if let Some(life) = self.lives.get_mut(&worker) {
+                    *life = Life::Going;
+                }
+            }
+            Action::Kill(worker) => {
+                if self.lives.remove(&worker).is_some() {
+                    return Some(Event::Gone(worker));
+                }
+            }
+        }
+        None
+    }
+
+    fn submit(&mut self) {
+        let limit = (self.random.below(3) == 0).then(|| (1 + self.random.below(8)) as u32 * MS);
+        self.submit_with(limit);
+    }
+
+    fn submit_with(&mut self, limit: Option<Duration>) {
+        let job = JobId(self.next_job);
+        self.next_job += 1;
+        self.jobs.insert(job, None);
+        self.tell(Event::Submitted(job, limit));
+    }
+
+    fn some_worker(&mut self) -> Option<(WorkerId, Life)> {
+        let at = self.random.below(self.lives.len().max(1) as u64) as usize;
+        self.lives.iter().nth(at).map(|(&worker, &life)| (worker, life))
+    }
+
+    /// Something happens.
+    fn step(&mut self) {
+        match self.random.below(16) {
+            0..5 => self.submit(),
+            5..10 => match self.some_worker() {
+                Some((worker, Life::Starting)) => {
+                    self.lives.insert(worker, Life::Waiting);
+                    self.tell(Event::Up(worker));
+                }
+                Some((worker, Life::Running(job))) => {
+                    self.lives.insert(worker, Life::Waiting);
+                    self.tell(Event::Finished(worker, job));
+                }
+                Some((worker, Life::Going)) => {
+                    self.lives.remove(&worker);
+                    self.tell(Event::Gone(worker));
+                }
+                Some((_, Life::Waiting)) | None => {}
+            },
+            10 => {
+                if let Some((worker, _)) = self.some_worker() {
+                    self.lives.remove(&worker);
+                    self.tell(Event::Gone(worker)); // killed, whatever it was doing
+                }
+            }
+            11 => {
+                if let Some((worker, _)) = self.some_worker() {
+                    let nonsense = if self.random.below(2) == 0 {
+                        Event::Broken(worker)
+                    } else {
+                        Event::Finished(worker, JobId(self.random.below(self.next_job + 1)))
+                    };
+                    self.hostile(worker, nonsense);
+                }
+            }
+            12 if self.next_job > 0 => {
+                let job = JobId(self.random.below(self.next_job));
+                let gently = self.random.below(2) == 0;
+                self.tell(if gently { Event::Cancel(job) } else { Event::TerminateJob(job) });
+            }
+            _ => {
+                self.now += self.random.below(4) as u32 * MS;
+                self.tell(Event::Tick);
+            }
+        }
+    }
+
+    /// A worker says what it should not: its own job alone may suffer.
+    fn hostile(&mut self, worker: WorkerId, event: Event) {
+        let own = match self.lives[&worker] {
+            Life::Running(job) => Some(job),
+            _ => None,
+        };
+        if let (Event::Finished(_, job), Some(own)) = (event, own)
+            && job == own
+        {
+            self.lives.insert(worker, Life::Waiting); // it told the truth
+        }
+        let open_before: Vec<_> = self.open().collect();
+        let due = self.state.next_deadline().is_some_and(|due| due <= self.now);
+        self.tell(event);
+        let open_after: Vec<_> = self.open().collect();
+        if !due {
+            assert!(open_before.into_iter().all(|job| open_after.contains(&job) || Some(job) == own));
+        }
+    }
+
+    fn open(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.iter().filter(|(_, verdict)| verdict.is_none()).map(|(&job, _)| job)
+    }
+
+    /// Lets the world run out: every process goes on, and time passes, until nothing is left to happen.
+    fn finish(&mut self) {
+        for _ in 0..100_000 {
+            if self.state.is_over() {
+                return;
+            }
+            for worker in self.lives.keys().copied().collect::<Vec<_>>() {
+                // As it is now: what happened to the others may have changed it.
+                let Some(&life) = self.lives.get(&worker) else { continue };
+                match life {
+                    Life::Starting => {
+                        self.lives.insert(worker, Life::Waiting);
+                        self.tell(Event::Up(worker));
+                    }
+                    Life::Running(job) => {
+                        self.lives.insert(worker, Life::Waiting);
+                        self.tell(Event::Finished(worker, job));
+                    }
+                    Life::Going => {
+                        self.lives.remove(&worker);
+                        self.tell(Event::Gone(worker));
+                    }
+                    Life::Waiting => {}
+                }
+            }
+            self.now += MS;
+            self.tell(Event::Tick);
+        }
+        panic!("it does not come to an end: {self:?}");
+    }
+}
+
+#[test]
+fn every_job_has_exactly_one_outcome() {
+    let mut random = Random::from_env("state::simulation");
+    for history in 0..20_000 {
+        let workers = 1 + random.below(4) as usize;
+        let mut world = World::new(random.fork(), workers);
+        for _ in 0..random.below(120) {
+            world.step();
+        }
+        if random.below(4) == 0 {
+            world.tell(Event::Close);
+            (0..random.below(20)).for_each(|_| world.step());
+        }
+        world.tell(if random.below(2) == 0 { Event::Close } else { Event::Terminate });
+        world.finish();
+        assert_eq!(world.open().next(), None, "history {history}: a job without an outcome");
+        assert!(world.lives.is_empty(), "history {history}: {:?}", world.lives);
+        assert!(world.state.queue.is_empty() && world.state.jobs.is_empty());
+    }
+}
+
+#[test]
+fn without_faults_every_job_is_done() {
+    let mut world = World::new(Random::from_env("state::simulation"), 3);
+    (0..50).for_each(|_| world.submit_with(None));
+    world.tell(Event::Close);
+    world.finish();
+    assert!(world.jobs.values().all(|verdict| *verdict == Some(Verdict::Done)), "{:?}", world.jobs);
+}
+
+#[test]
+fn a_pool_that_can_start_nobody_fails_and_resolves_its_jobs() {
+    let mut world = World::new(Random::from_env("state::simulation"), 2);
+    world.starts_fail = true;
+    for worker in world.lives.keys().copied().collect::<Vec<_>>() {
+        world.lives.remove(&worker);
+        world.tell(Event::Gone(worker));
+    }
+    world.submit();
+    let begin = world.now;
+    while !world.state.has_failed() {
+        assert!(world.now < begin + Duration::from_secs(60));
+        world.now += MS;
+        world.tell(Event::Tick);
+    }
+    assert_eq!(world.jobs[&JobId(0)], Some(Verdict::PoolFailed));
+    let seconds = (world.now - begin).as_secs_f64();
+    assert!(world.starts < 30, "{} starts in {seconds} s", world.starts);
+    world.submit();
+    assert_eq!(world.jobs[&JobId(1)], Some(Verdict::PoolFailed));
+    world.finish();
+}
+
+#[test]
+fn a_limit_counts_from_the_moment_that_the_job_was_sent_and_dooms_no_other() {
+    let mut world = World::new(Random::from_env("state::simulation"), 1);
+    let worker = WorkerId(0);
+    world.lives.insert(worker, Life::Waiting);
+    world.tell(Event::Up(worker));
+    for job in 0..2 {
+        world.jobs.insert(JobId(job), None);
+        let effects = world.state.handle(Event::Submitted(JobId(job), Some(10 * MS)), world.now);
+        assert_eq!(effects.verdicts, []);
+    }
+    world.state.handle(Event::Sent(worker), 5 * MS);
+    assert_eq!(world.state.handle(Event::Tick, 14 * MS), Effects::default());
+    let effects = world.state.handle(Event::Tick, 15 * MS);
+    assert_eq!(effects.verdicts, [(JobId(0), Verdict::TimeLimit(10 * MS))]);
+    assert_eq!(effects.actions, [Action::Terminate(worker)], "the second job goes to another worker");
+    let late = world.state.handle(Event::Finished(worker, JobId(0)), 16 * MS);
+    assert_eq!(late, Effects::default(), "it was decided");
+    assert_eq!(world.state.handle(Event::Tick, 20 * MS).actions, [Action::Kill(worker)]);
+    assert_eq!(world.state.handle(Event::Gone(worker), 21 * MS).actions, [Action::Start(WorkerId(1))]);
+}

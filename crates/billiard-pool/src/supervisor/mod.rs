@@ -1,0 +1,205 @@
+//! The thread that drives a pool: it starts, feeds, watches and ends workers as the state decides, and never waits
+//! for one of them.
+
+mod member;
+
+use std::{
+    collections::HashMap,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use billiard_context::{Context, ExitStatus, RemoteError};
+use billiard_wire::fault;
+use mio::{Events, Poll, Token};
+
+use crate::{
+    error::WorkerLost,
+    pool::{Arrival, Shared},
+    state::{Action, Event, WorkerId},
+};
+use member::{Heard, Member, Source};
+
+/// How often a worker is looked at that has ended and whose status has not come.
+const LIMBO_STEP: Duration = Duration::from_millis(5);
+/// How long its status may take. Only a guardian that is stopped takes that long.
+const LIMBO_END: Duration = Duration::from_secs(1);
+
+pub(crate) struct Supervisor {
+    poll: Poll,
+    shared: Arc<Shared>,
+    context: Context,
+    members: HashMap<WorkerId, Member>,
+    /// Workers that have ended and whose status has not come, and since when.
+    limbo: HashMap<WorkerId, Instant>,
+}
+
+/// What a worker has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoke {
+    /// That it is up.
+    First,
+    /// How its job ended.
+    Result,
+}
+
+impl Supervisor {
+    pub(crate) const WAKER: Token = Token(usize::MAX);
+
+    pub(crate) fn new(poll: Poll, shared: Arc<Shared>, context: Context) -> Self {
+        Self { poll, shared, context, members: HashMap::new(), limbo: HashMap::new() }
+    }
+
+    /// Runs until the pool is over. Whatever happens, every job has an outcome afterwards.
+    pub(crate) fn run(mut self) {
+        let shared = self.shared.clone();
+        let result = catch_unwind(AssertUnwindSafe(|| self.drive()));
+        drop(self); // kills what is left
+        shared.abandon();
+        drop(result); // a panic was printed; what it left behind is resolved
+    }
+
+    fn drive(&mut self) {
+        let mut events = Events::with_capacity(256);
+        let mut actions = Vec::new();
+        self.tell(Event::Tick); // the first workers
+        loop {
+            let Some(due) = self.shared.take_actions(&mut actions) else { return };
+            if !actions.is_empty() {
+                actions.drain(..).for_each(|action| self.act(action));
+                continue; // what they led to comes first
+            }
+            if let Err(error) = self.poll.poll(&mut events, self.timeout(due)) {
+                assert!(error.kind() == io::ErrorKind::Interrupted, "epoll failed: {error}");
+            }
+            for event in events.iter().filter(|event| event.token() != Self::WAKER) {
+                self.happened(event);
+            }
+            for worker in self.limbo.keys().copied().collect::<Vec<_>>() {
+                self.judge(worker);
+            }
+            self.tell(Event::Tick);
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        self.shared.tell(event, Arrival::None);
+    }
+
+    fn timeout(&self, due: Option<Duration>) -> Option<Duration> {
+        let limbo = (!self.limbo.is_empty()).then_some(LIMBO_STEP);
+        let timeout = due.into_iter().chain(limbo).min();
+        // epoll counts milliseconds: rounded up, so that the deadline has passed when the time is out.
+        timeout.map(|timeout| timeout + Duration::from_micros(999))
+    }
+
+    fn happened(&mut self, event: &mio::event::Event) {
+        let (worker, source) = Member::of_token(event.token());
+        match source {
+            Source::Socket => {
+                if event.is_writable() {
+                    self.write(worker);
+                }
+                if event.is_readable() || event.is_read_closed() {
+                    // An idle worker says nothing, so that there is nothing behind a result.
+                    while self.read(worker) == Some(Spoke::First) {}
+                }
+            }
+            Source::Sentinel => {
+                if self.members.contains_key(&worker) {
+                    self.limbo.entry(worker).or_insert_with(Instant::now);
+                }
+            }
+            Source::Status => self.judge(worker),
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Start(worker) => self.start(worker),
+            Action::Send(worker, job) => {
+                if let (Some(member), Some(parcel)) = (self.members.get_mut(&worker), self.shared.take_parcel(job)) {
+                    member.load(job, parcel);
+                    self.write(worker);
+                }
+            }
+            Action::Leave(worker) => {
+                if let Some(member) = self.members.get_mut(&worker) {
+                    member.hang_up();
+                }
+            }
+            Action::Terminate(worker) => {
+                if let Some(member) = self.members.get(&worker) {
+                    member.terminate();
+                }
+            }
+            Action::Kill(worker) => {
+                if let Some(member) = self.members.get(&worker) {
+                    member.kill();
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, worker: WorkerId) {
+        fault::point("pool.start_worker");
+        match Member::start(worker, self.context, self.poll.registry()) {
+            Ok(member) => drop(self.members.insert(worker, member)),
+            Err(error) => {
+                self.shared.note_start_failure(error);
+                self.tell(Event::StartFailed(worker));
+            }
+        }
+    }
+
+    /// Writes as far as it goes.
+    fn write(&mut self, worker: WorkerId) {
+        let Some(member) = self.members.get_mut(&worker) else { return };
+        match member.write() {
+            Ok(true) => self.tell(Event::Sent(worker)),
+            Ok(false) => {}
+            Err(_) => self.tell(Event::Broken(worker)),
+        }
+    }
+
+    /// Reads one thing that a worker said, if one has come whole.
+    fn read(&mut self, worker: WorkerId) -> Option<Spoke> {
+        match self.members.get_mut(&worker)?.read() {
+            Heard::Nothing => None,
+            Heard::Up => {
+                self.tell(Event::Up(worker));
+                Some(Spoke::First)
+            }
+            Heard::Outcome(job, outcome) => {
+                self.shared.tell(Event::Finished(worker, job), Arrival::Outcome(outcome));
+                Some(Spoke::Result)
+            }
+            Heard::Nonsense => {
+                self.tell(Event::Broken(worker));
+                None
+            }
+        }
+    }
+
+    /// Sees whether a worker has ended, and if so lets its job be judged.
+    fn judge(&mut self, worker: WorkerId) {
+        let Some(member) = self.members.get_mut(&worker) else { return };
+        let overdue = self.limbo.get(&worker).is_some_and(|since| since.elapsed() > LIMBO_END);
+        let Some(status) = member.status(overdue) else { return };
+        // It has ended: all that it wrote is there now. A result that is whole counts.
+        while self.read(worker).is_some() {}
+        self.gone(worker, status);
+    }
+
+    fn gone(&mut self, worker: WorkerId, status: ExitStatus) {
+        self.limbo.remove(&worker);
+        if let Some(member) = self.members.remove(&worker) {
+            let (pid, status) = member.bury(status);
+            let why = format_args!("the last worker that ended early, with pid {pid}, did so with {status}");
+            self.shared.note_start_failure(RemoteError::msg(why));
+            self.shared.tell(Event::Gone(worker), Arrival::Lost(WorkerLost::new(pid, status)));
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! What a pool promises, one promise a test. Plain tests, run in parallel.
+
+use std::{
+    fs::File,
+    io::Read,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use billiard_connection::Connection;
+use billiard_pool::{Context, ErrorKind, Fd, JobError, JobHandle, Pool, RemoteError};
+use billiard_tests::{Watchdog, eventually, is_alive, misdeeds};
+
+billiard_pool::init_for_tests!();
+
+fn square(n: u64) -> u64 {
+    n * n
+}
+
+fn pid(_: ()) -> u32 {
+    std::process::id()
+}
+
+fn sleep_ms(ms: u64) -> u64 {
+    std::thread::sleep(Duration::from_millis(ms));
+    ms
+}
+
+fn forever(_: ()) {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn pool(workers: usize) -> Pool {
+    Pool::builder().workers(workers).build().unwrap()
+}
+
+#[test]
+fn a_job_gives_its_value() {
+    let _watchdog = Watchdog::start("a_job_gives_its_value", 60);
+    for context in [Context::forkserver(), Context::spawn()] {
+        let pool = Pool::builder().workers(2).context(context).build().unwrap();
+        assert_eq!(pool.apply(square, 7).unwrap(), 49);
+        let handles: Vec<_> = (0..100).map(|n| pool.apply_async(square, n).unwrap()).collect();
+        for (n, handle) in handles.into_iter().enumerate().rev() {
+            assert_eq!(handle.get().unwrap(), (n * n) as u64);
+        }
+        assert_ne!(pool.apply(pid, ()).unwrap(), std::process::id());
+        pool.join().unwrap();
+    }
+}
+
+#[test]
+fn map_keeps_the_order_and_imap_gives_values_as_they_come() {
+    let _watchdog = Watchdog::start("map_keeps_the_order_and_imap_gives_values_as_they_come", 60);
+    let pool = pool(2);
+    assert_eq!(pool.map(square, 0..3000).unwrap(), (0..3000).map(|n| n * n).collect::<Vec<u64>>());
+    assert_eq!(pool.map(square, []).unwrap(), []);
+    let times = [300u64, 1];
+    let first = pool.imap_unordered(sleep_ms, times).next().unwrap().unwrap();
+    assert_eq!(first, 1);
+    let mut all: Vec<u64> = pool.imap_unordered(square, 0..500).map(Result::unwrap).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..500).map(|n| n * n).collect::<Vec<u64>>());
+}
+
+#[test]
+fn imap_takes_an_endless_input_a_few_items_ahead() {
+    let _watchdog = Watchdog::start("imap_takes_an_endless_input_a_few_items_ahead", 60);
+    let pool = pool(2);
+    let taken = AtomicU32::new(0);
+    let endless = (0u64..).inspect(|_| _ = taken.fetch_add(1, Ordering::Relaxed));
+    let values: Vec<_> = pool.imap_unordered(square, endless).take(100).map(Result::unwrap).collect();
+    assert_eq!(values.len(), 100);
+    assert!(taken.load(Ordering::Relaxed) < 150, "{taken:?}");
+    // The jobs that had not begun are cancelled, so that the pool is free at once.
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+}
+
+fn odd_panics(n: u64) -> u64 {
+    assert!(n.is_multiple_of(2), "{n} is odd");
+    n
+}
+
+#[test]
+fn a_panic_fails_its_job_and_keeps_its_worker() {
+    let _watchdog = Watchdog::start("a_panic_fails_its_job_and_keeps_its_worker", 60);
+    let pool = pool(1);
+    let before = pool.apply(pid, ()).unwrap();
+    let error = pool.apply(odd_panics, 3).unwrap_err();
+    let JobError::Panicked(panic) = &error else { panic!("{error}") };
+    assert_eq!(panic.message(), "3 is odd");
+    assert!(panic.location().unwrap().contains("pool.rs:"), "{panic}");
+    assert_eq!(pool.apply(pid, ()).unwrap(), before);
+    let error = pool.map(odd_panics, 0..10).unwrap_err();
+    assert!(matches!(error, JobError::Panicked(_)), "{error}");
+}
+
+fn read_first_line(path: String) -> Result<String, RemoteError> {
+    let text = std::fs::read_to_string(path)?;
+    text.lines().next().map(str::to_owned).ok_or_else(|| RemoteError::msg("empty"))
+}
+
+#[test]
+fn an_error_of_the_job_itself_is_a_value() {
+    let _watchdog = Watchdog::start("an_error_of_the_job_itself_is_a_value", 60);
+    let pool = pool(1);
+    assert!(pool.apply(read_first_line, "/proc/self/stat".into()).unwrap().is_ok());
+    let error = pool.apply(read_first_line, "/no/such/file".into()).unwrap().unwrap_err();
+    assert!(error.message().contains("No such file"), "{error}");
+}
+
+fn exit(code: i32) {
+    std::process::exit(code)
+}
+
+fn abort(_: ()) {
+    std::process::abort()
+}
+
+#[test]
+fn a_lost_worker_says_how_it_ended_and_is_replaced() {
+    let _watchdog = Watchdog::start("a_lost_worker_says_how_it_ended_and_is_replaced", 60);
+    let pool = pool(2);
+    let lost = |error: JobError| match error {
+        JobError::WorkerLost(lost) => *lost,
+        other => panic!("{other}"),
+    };
+    let exited = lost(pool.apply(exit, 3).unwrap_err());
+    assert_eq!(exited.status().code(), Some(3));
+    let aborted = lost(pool.apply(abort, ()).unwrap_err());
+    assert_eq!(aborted.status().signal(), Some(6));
+    assert!(aborted.to_string().contains("SIGABRT"), "{aborted}");
+    assert!(aborted.pid() != exited.pid() && aborted.pid() != 0);
+    assert!(eventually(10, || pool.ready_workers() == 2));
+    assert_eq!(pool.apply(square, 4).unwrap(), 16);
+}
+
+#[test]
+fn a_job_over_its_limit_ends_and_the_next_runs() {
+    let _watchdog = Watchdog::start("a_job_over_its_limit_ends_and_the_next_runs", 60);
+    let pool = Pool::builder().workers(1).timeout(Duration::from_millis(30)).build().unwrap();
+    let limit = Duration::from_millis(30);
+    let over = pool.apply(forever, ()).unwrap_err();
+    assert!(matches!(over, JobError::TimeLimitExceeded(at) if at == limit), "{over}");
+    assert_eq!(pool.apply(square, 4).unwrap(), 16);
+    let own = Duration::from_secs(30);
+    assert_eq!(pool.job(sleep_ms, 100).timeout(own).submit().unwrap().get().unwrap(), 100);
+    // Queued time does not count.
+    let handles: Vec<_> = (0..10).map(|_| pool.apply_async(sleep_ms, 10).unwrap()).collect();
+    assert!(handles.into_iter().all(|handle| handle.get().is_ok()));
+}
+
+fn ignores_term(_: ()) {
+    let _ = std::process::Command::new("sleep").arg("1000").spawn();
+    misdeeds::ignore_sigterm();
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn a_job_that_ignores_sigterm_is_killed_with_its_children() {
+    let _watchdog = Watchdog::start("a_job_that_ignores_sigterm_is_killed_with_its_children", 60);
+    let pool = Pool::builder().workers(1).timeout(Duration::from_millis(100)).build().unwrap();
+    let worker = pool.apply(pid, ()).unwrap();
+    assert!(matches!(pool.apply(ignores_term, ()), Err(JobError::TimeLimitExceeded(_))));
+    assert_eq!(pool.apply(square, 2).unwrap(), 4);
+    assert!(!is_alive(worker));
+    let group_is_gone = || {
+        billiard_tests::descendants(std::process::id()).iter().all(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let group = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(2));
+            group != Some(worker.to_string().as_str())
+        })
+    };
+    assert!(eventually(10, group_is_gone));
+}
+
+#[test]
+fn cancelling_is_exact() {
+    let _watchdog = Watchdog::start("cancelling_is_exact", 60);
+    let pool = pool(1);
+    let before = pool.apply(pid, ()).unwrap();
+    let running = pool.apply_async(sleep_ms, 100).unwrap();
+    let queued = pool.apply_async(sleep_ms, 100).unwrap();
+    assert!(queued.cancel());
+    assert!(!queued.cancel(), "once");
+    assert!(matches!(queued.get(), Err(JobError::Cancelled)));
+    assert!(eventually(10, || running.is_ready() || !running.cancel()));
+    assert_eq!(running.get().unwrap(), 100, "what has begun runs on");
+    assert_eq!(pool.apply(pid, ()).unwrap(), before, "and no worker ended for it");
+}
+
+#[test]
+fn terminating_a_job_ends_its_worker_alone() {
+    let _watchdog = Watchdog::start("terminating_a_job_ends_its_worker_alone", 60);
+    let pool = pool(2);
+    let endless = pool.apply_async(forever, ()).unwrap();
+    let other = pool.apply_async(sleep_ms, 200).unwrap();
+    assert!(!endless.wait_timeout(Duration::from_millis(20)));
+    assert!(endless.terminate());
+    assert!(!endless.terminate());
+    assert!(matches!(endless.get(), Err(JobError::Terminated)));
+    assert_eq!(other.get().unwrap(), 200);
+    assert!(eventually(10, || pool.ready_workers() == 2));
+}
+
+#[test]
+fn a_handle_can_be_polled_waited_for_and_awaited() {
+    let _watchdog = Watchdog::start("a_handle_can_be_polled_waited_for_and_awaited", 60);
+    let pool = pool(1);
+    let mut handle = pool.apply_async(sleep_ms, 50).unwrap();
+    assert!(handle.try_get().is_none() && !handle.is_ready());
+    assert!(!handle.wait_timeout(Duration::from_millis(1)));
+    assert!(handle.wait_timeout(Duration::MAX));
+    assert_eq!(handle.try_get().unwrap().unwrap(), 50);
+    assert!(handle.try_get().is_none(), "it was taken");
+    assert_eq!(block_on(pool.apply_async(sleep_ms, 20).unwrap()).unwrap(), 20);
+    fn is_send_and_sync<T: Send + Sync>(_: &T) {}
+    is_send_and_sync(&handle);
+    is_send_and_sync(&pool);
+}
+
+/// An executor of one thread and one future.
+fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    loop {
+        match std::pin::Pin::new(&mut future).poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[test]
+fn a_full_queue_pushes_back_and_gives_the_argument_back() {
+    let _watchdog = Watchdog::start("a_full_queue_pushes_back_and_gives_the_argument_back", 60);
+    let pool = Pool::builder().workers(1).queue_size(2).build().unwrap();
+    let running = pool.apply_async(forever, ()).unwrap();
+    assert!(eventually(10, || pool.ready_workers() == 1 && !format!("{pool:?}").contains("queued: 1")));
+    let mut queued: Vec<JobHandle<u64>> = (0..2).map(|n| pool.job(square, n).try_submit().unwrap()).collect();
+    let refused = pool.job(square, 77).try_submit().unwrap_err();
+    assert!(refused.is_full());
+    assert_eq!(refused.into_argument(), 77);
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| pool.apply_async(square, 5).unwrap().get().unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!blocked.is_finished());
+        assert!(running.terminate());
+        assert_eq!(blocked.join().unwrap(), 25);
+    });
+    assert_eq!(queued.pop().unwrap().get().unwrap(), 1);
+    // One that waits for room when the pool closes gets its argument back as well.
+    let running: Vec<_> = (0..3).map(|_| pool.apply_async(forever, ()).unwrap()).collect();
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| pool.apply_async(square, 5).unwrap_err());
+        std::thread::sleep(Duration::from_millis(20));
+        pool.close();
+        let refused = blocked.join().unwrap();
+        assert!(matches!(refused.reason(), JobError::PoolClosed), "{refused}");
+        assert_eq!(refused.into_argument(), 5);
+    });
+    pool.terminate();
+    assert!(running.into_iter().all(|handle| matches!(handle.get(), Err(JobError::Terminated))));
+}
+
+#[test]
+fn close_lets_jobs_finish_and_drop_does_not() {
+    let _watchdog = Watchdog::start("close_lets_jobs_finish_and_drop_does_not", 60);
+    let closed = pool(2);
+    let handles: Vec<_> = (0..20).map(|_| closed.apply_async(sleep_ms, 5).unwrap()).collect();
+    closed.close();
+    assert!(matches!(closed.apply(square, 1), Err(JobError::PoolClosed)));
+    closed.join().unwrap();
+    assert!(handles.iter().all(JobHandle::is_ready));
+    assert!(handles.into_iter().all(|handle| handle.get().is_ok()));
+
+    let dropped = pool(2);
+    let workers: Vec<_> = dropped.imap_unordered(pid, [(), (), ()]).map(Result::unwrap).collect();
+    let handles: Vec<_> = (0..20).map(|_| dropped.apply_async(forever, ()).unwrap()).collect();
+    let begin = Instant::now();
+    drop(dropped);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    assert!(handles.into_iter().all(|handle| matches!(handle.get(), Err(JobError::Terminated))));
+    assert!(workers.into_iter().all(|pid| !is_alive(pid)));
+}
+
+#[test]
+fn a_closed_pool_still_replaces_workers_until_its_jobs_have_ended() {
+    let _watchdog = Watchdog::start("a_closed_pool_still_replaces_workers_until_its_jobs_have_ended", 60);
+    let pool = pool(2);
+    let handles: Vec<_> = (0..10).map(|_| pool.apply_async(exit, 1).unwrap()).collect();
+    let last = pool.apply_async(square, 6).unwrap();
+    pool.close();
+    assert!(handles.into_iter().all(|handle| matches!(handle.get(), Err(JobError::WorkerLost(_)))));
+    assert_eq!(last.get().unwrap(), 36);
+    pool.join().unwrap();
+}
+
+fn read_all((mut file, reply): (Fd<File>, Connection)) -> Fd<File> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    reply.send_bytes(text.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn descriptors_travel_with_a_job_and_its_value() {
+    let _watchdog = Watchdog::start("descriptors_travel_with_a_job_and_its_value", 60);
+    let pool = pool(1);
+    let (ours, theirs) = Connection::pair().unwrap();
+    let path = std::env::temp_dir().join(format!("billiard-pool-{}", std::process::id()));
+    std::fs::write(&path, "through the pool").unwrap();
+    let file = File::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let back = pool.apply(read_all, (file.into(), theirs)).unwrap();
+    assert_eq!(ours.recv_bytes().unwrap(), b"through the pool");
+    assert_eq!(back.metadata().unwrap().len(), 16);
+    assert!(ours.recv_bytes().is_err(), "nobody keeps the connection that the job dropped");
+}
+
+fn reverse(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.reverse();
+    bytes
+}
+
+#[test]
+fn large_arguments_and_values_travel_both_ways_at_once() {
+    let _watchdog = Watchdog::start("large_arguments_and_values_travel_both_ways_at_once", 120);
+    let pool = pool(2);
+    let inputs: Vec<Vec<u8>> = [0, 1, 65_535, 262_144, 3_000_000].map(|len| (0..len).map(|n| n as u8).collect()).into();
+    for (output, mut input) in pool.map(reverse, inputs.clone()).unwrap().into_iter().zip(inputs) {
+        input.reverse();
+        assert!(output == input);
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_starts() {
+    let _watchdog = Watchdog::start("what_cannot_be_is_refused_before_anything_starts", 60);
+    for builder in [Pool::builder().workers(0), Pool::builder().queue_size(0)] {
+        assert_eq!(builder.build().unwrap_err().kind(), ErrorKind::Configuration);
+    }
+}
+
+struct Picky(bool);
+
+impl serde::Serialize for Picky {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 { Err(serde::ser::Error::custom("not this one")) } else { serializer.serialize_u8(7) }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Picky {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u8::deserialize(deserializer)? {
+            7 => panic!("decoding panics"),
+            _ => Ok(Self(false)),
+        }
+    }
+}
+
+fn gives(picky: bool) -> Picky {
+    Picky(picky)
+}
+
+fn takes(_: Picky) {}
+
+#[test]
+fn codec_failures_are_typed_and_touch_their_job_alone() {
+    let _watchdog = Watchdog::start("codec_failures_are_typed_and_touch_their_job_alone", 60);
+    let pool = pool(1);
+    let before = pool.apply(pid, ()).unwrap();
+    let refused = pool.apply_async(takes, Picky(true)).unwrap_err();
+    assert!(matches!(refused.reason(), JobError::ArgumentEncode(why) if why.type_name().ends_with("Picky")));
+    assert!(refused.into_argument().0);
+    let error = pool.apply(gives, true).err().unwrap();
+    assert!(matches!(&error, JobError::ResultEncode(why) if why.message().contains("Picky")), "{error}");
+    let error = pool.apply(gives, false).err().unwrap();
+    assert!(matches!(&error, JobError::ResultDecode(why) if why.message().contains("decoding panics")), "{error}");
+    let error = pool.apply(takes, Picky(false)).unwrap_err();
+    assert!(matches!(&error, JobError::Panicked(panic) if panic.message() == "decoding panics"), "{error}");
+    assert_eq!(pool.apply(pid, ()).unwrap(), before);
+}
+
+fn hangs_up(_: ()) {
+    misdeeds::close_all_descriptors();
+    std::thread::sleep(Duration::from_secs(1000));
+}
+
+#[test]
+fn a_worker_that_hangs_up_is_ended_and_its_job_lost() {
+    let _watchdog = Watchdog::start("a_worker_that_hangs_up_is_ended_and_its_job_lost", 60);
+    let pool = pool(1);
+    assert!(matches!(pool.apply(hangs_up, ()), Err(JobError::WorkerLost(_))));
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+}
+
+fn nested(n: u64) -> Result<Vec<u64>, RemoteError> {
+    let pool = Pool::builder().workers(1).build()?;
+    Ok(pool.map(square, 0..n)?)
+}
+
+#[test]
+fn a_job_may_have_a_pool_of_its_own() {
+    let _watchdog = Watchdog::start("a_job_may_have_a_pool_of_its_own", 60);
+    assert_eq!(pool(1).apply(nested, 3).unwrap().unwrap(), [0, 1, 4]);
+}
