@@ -151,11 +151,12 @@ impl Connection {
             return Err(Error::Poisoned);
         }
         let (mut byte, mut fds) = ([0], Vec::new());
-        while let Transfer::WouldBlock = match sys::recv(self.as_fd(), &mut byte, &mut fds, false)? {
-            Transfer::Bytes(0) => return Err(Error::Eof),
-            transfer => transfer,
-        } {
-            crate::wait(&[self], None)?;
+        loop {
+            match sys::recv(self.as_fd(), &mut byte, &mut fds, false)? {
+                Transfer::Bytes(0) | Transfer::Reset => return Err(Error::Eof),
+                Transfer::Bytes(_) => break,
+                Transfer::WouldBlock => drop(crate::wait(&[self], None)?),
+            }
         }
         match (fds.pop(), fds.len(), byte) {
             (Some(fd), 0, [1]) => Ok(fd),

@@ -104,6 +104,8 @@ pub struct FrameReader {
     filled: usize,
     fds: Vec<OwnedFd>,
     broken: bool,
+    /// The other end was closed without having read all that was sent to it.
+    left_unread: bool,
 }
 
 impl Default for FrameReader {
@@ -131,6 +133,7 @@ impl FrameReader {
             filled: 0,
             fds: Vec::new(),
             broken: false,
+            left_unread: false,
         }
     }
 
@@ -138,6 +141,13 @@ impl FrameReader {
     #[must_use]
     pub fn is_at_boundary(&self) -> bool {
         self.header_len == 0
+    }
+
+    /// Whether the other end is known to have been closed before it had read all that was sent to it. Known once
+    /// [`read`](Self::read) has said [`Error::Eof`] or [`Error::Truncated`].
+    #[must_use]
+    pub fn peer_left_unread(&self) -> bool {
+        self.left_unread
     }
 
     /// Makes every later read fail: the stream was found out of step.
@@ -183,8 +193,10 @@ impl FrameReader {
         let room = &mut self.header[self.header_len..end];
         match sys::recv(socket, room, &mut fds, mode == Mode::DontWait)? {
             Transfer::WouldBlock => return Ok(false),
-            Transfer::Bytes(0) if first => return Err(Error::Eof),
-            Transfer::Bytes(0) => return Err(Error::Truncated),
+            end @ (Transfer::Bytes(0) | Transfer::Reset) => {
+                self.left_unread |= matches!(end, Transfer::Reset);
+                return Err(if first { Error::Eof } else { Error::Truncated });
+            }
             Transfer::Bytes(came) => self.header_len += came,
         }
         if first {
@@ -213,7 +225,10 @@ impl FrameReader {
         let mut fds = Vec::new();
         match sys::recv(socket, &mut self.payload[self.filled..], &mut fds, mode == Mode::DontWait)? {
             Transfer::WouldBlock => return Ok(false),
-            Transfer::Bytes(0) => return Err(Error::Truncated),
+            end @ (Transfer::Bytes(0) | Transfer::Reset) => {
+                self.left_unread |= matches!(end, Transfer::Reset);
+                return Err(Error::Truncated);
+            }
             Transfer::Bytes(came) => self.filled += came,
         }
         fault::point("connection.recv.payload");
@@ -246,6 +261,8 @@ pub struct FrameWriter {
     body: Vec<u8>,
     attachments: Attachments,
     written: usize,
+    /// It went out whole, with descriptors.
+    gave_descriptors: bool,
 }
 
 impl FrameWriter {
@@ -253,7 +270,7 @@ impl FrameWriter {
     #[must_use]
     pub fn bytes(body: Vec<u8>) -> Self {
         let head = Header::new(body.len() as u64).as_bytes().to_vec();
-        Self { head, body, attachments: Attachments::default(), written: 0 }
+        Self { head, body, attachments: Attachments::default(), written: 0, gave_descriptors: false }
     }
 
     /// A typed message: an encoded value in two parts, `prefix` and `body`, and the descriptors that they name.
@@ -261,7 +278,7 @@ impl FrameWriter {
     pub fn typed(prefix: &[u8], body: Vec<u8>, attachments: Attachments) -> Self {
         let mut head = typed_head(prefix.len() + body.len(), &attachments);
         head.extend_from_slice(prefix);
-        Self { head, body, attachments, written: 0 }
+        Self { head, body, attachments, written: 0, gave_descriptors: false }
     }
 
     /// Whether any of it has gone out.
@@ -277,10 +294,24 @@ impl FrameWriter {
     /// [`Error::Disconnected`] when nobody is left to read it.
     pub fn write(&mut self, socket: impl AsFd, mode: Mode) -> Result<bool, Error> {
         let whole = write_frame(socket.as_fd(), &self.head, &self.body, &self.attachments, &mut self.written, mode)?;
-        if whole {
+        if whole && !self.attachments.is_empty() {
+            self.gave_descriptors = true;
             std::mem::take(&mut self.attachments).sent();
         }
         Ok(whole)
+    }
+
+    /// Whether all of it has gone out.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.written == self.head.len() + self.body.len()
+    }
+
+    /// Begins again, to send it to somebody else; false when it cannot be: descriptors went with it, and are gone.
+    #[must_use]
+    pub fn rewind(&mut self) -> bool {
+        self.written = 0;
+        !self.gave_descriptors
     }
 }
 
@@ -310,6 +341,7 @@ pub(crate) fn write_frame(
             Transfer::Bytes(sent) => *written += sent,
             Transfer::WouldBlock if mode == Mode::Wait => ready(socket, PollFlags::OUT)?,
             Transfer::WouldBlock => return Ok(false),
+            Transfer::Reset => return Err(Error::Disconnected),
         }
         fault::point("connection.send.part");
     }

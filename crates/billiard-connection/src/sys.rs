@@ -45,6 +45,8 @@ pub(crate) fn is_unix_stream(fd: BorrowedFd<'_>) -> bool {
 pub(crate) enum Transfer {
     Bytes(usize),
     WouldBlock,
+    /// The other end was closed, and had not read all that was sent to it.
+    Reset,
 }
 
 /// One `sendmsg`: never raises SIGPIPE, never waits when `dont_wait`.
@@ -99,8 +101,7 @@ pub(crate) fn recv(
             Ok(message) => Ok(Transfer::Bytes(message.bytes)),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Ok(Transfer::WouldBlock),
-            // What a stream socket says when its peer died with unread data: the end, as far as we can read.
-            Err(Errno::CONNRESET) => Ok(Transfer::Bytes(0)),
+            Err(Errno::CONNRESET) => Ok(Transfer::Reset),
             Err(errno) => checked("recvmsg", Err(errno)),
         };
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use billiard_connection::{Connection, Error, Fd, FrameReader, FrameWriter, Mode, wait};
-use billiard_tests::Watchdog;
+use billiard_test_support::Watchdog;
 use proptest::prelude::*;
 
 /// A connection whose other end is a bare socket, to send what no `Connection` would.
@@ -61,6 +61,41 @@ fn the_end_between_messages_is_eof_and_inside_one_is_truncated() {
         assert!(matches!(end.recv_bytes(), Err(Error::Truncated)), "{part:?}");
         assert!(matches!(end.recv_bytes(), Err(Error::Poisoned)), "{part:?}");
     }
+}
+
+#[test]
+fn a_reader_knows_whether_its_peer_had_read_everything() {
+    let _watchdog = Watchdog::start("a_reader_knows_whether_its_peer_had_read_everything", 60);
+    for (read, unread) in [(7, false), (6, true), (0, true)] {
+        let (end, mut peer) = raw_peer();
+        end.send_bytes(b"abc").unwrap();
+        peer.write_all(b"\0\0\0\x01x").unwrap();
+        peer.read_exact(&mut vec![0; read]).unwrap();
+        drop(peer);
+        let mut reader = FrameReader::new();
+        assert_eq!(reader.read(&end, Mode::Wait).unwrap().unwrap().into_bytes().unwrap(), b"x", "what it sent counts");
+        assert!(matches!(reader.read(&end, Mode::Wait), Err(Error::Eof)));
+        assert_eq!(reader.peer_left_unread(), unread, "{read} bytes read");
+    }
+}
+
+#[test]
+fn a_message_can_be_sent_again_unless_its_descriptors_are_gone() {
+    let _watchdog = Watchdog::start("a_message_can_be_sent_again_unless_its_descriptors_are_gone", 60);
+    let mut writer = FrameWriter::bytes(b"again".to_vec());
+    for _ in 0..2 {
+        let (left, right) = Connection::pair().unwrap();
+        assert!(!writer.is_whole());
+        assert!(writer.write(&left, Mode::DontWait).unwrap() && writer.is_whole());
+        assert_eq!(right.recv_bytes().unwrap(), b"again");
+        assert!(writer.rewind());
+    }
+    let (body, attachments) = billiard_wire::codec::encode(&Fd::new(tempfile("x"))).unwrap().into_parts();
+    let mut writer = FrameWriter::typed(&[], body, attachments);
+    assert!(writer.rewind(), "nothing has gone out");
+    let (left, _right) = Connection::pair().unwrap();
+    assert!(writer.write(&left, Mode::DontWait).unwrap());
+    assert!(!writer.rewind());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use billiard_connection::{Connection, wait};
 use billiard_context::{ChildError, Context, Error, Fd, Process, RemoteError, current};
-use billiard_tests::{Watchdog, eventually, is_alive};
+use billiard_test_support::{Watchdog, eventually, is_alive};
 
 billiard_context::init_for_tests!();
 

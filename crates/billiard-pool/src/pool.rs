@@ -9,14 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use billiard_connection::FrameWriter;
 use billiard_context::{Message, RemoteError, task::Task};
-use billiard_wire::{attachments::Attachments, codec};
+use billiard_wire::codec;
 
 use crate::{
     builder::PoolBuilder,
     error::{Error, ErrorKind, JobError, SubmitError},
     feed::{ImapUnordered, map},
     handle::{Cell, JobHandle, RawOutcome},
+    message::ToWorker,
     state::{Action, Effects, Event, JobId, State, Verdict},
 };
 
@@ -76,15 +78,8 @@ pub(crate) struct Inner {
 /// A job that has not ended.
 struct Record {
     cell: Arc<Cell>,
-    /// Until it was given to a worker.
-    parcel: Option<Parcel>,
-}
-
-/// A job as it goes to a worker.
-pub(crate) struct Parcel {
-    pub(crate) task: Task,
-    pub(crate) argument: Vec<u8>,
-    pub(crate) attachments: Attachments,
+    /// What goes to a worker; with the supervisor while one has it.
+    frame: Option<FrameWriter>,
 }
 
 /// What came with an event for the job that it concerns.
@@ -182,9 +177,16 @@ impl Shared {
         Some(inner.state.next_deadline().map(|due| due.saturating_sub(self.now())))
     }
 
-    /// The job that a worker shall get; `None` when it has ended meanwhile.
-    pub(crate) fn take_parcel(&self, job: JobId) -> Option<Parcel> {
-        self.inner().jobs.get_mut(&job)?.parcel.take()
+    /// What goes to the worker that shall get the job; `None` when it has ended meanwhile.
+    pub(crate) fn take_frame(&self, job: JobId) -> Option<FrameWriter> {
+        self.inner().jobs.get_mut(&job)?.frame.take()
+    }
+
+    /// Puts it back: no worker has received it.
+    pub(crate) fn return_frame(&self, job: JobId, frame: FrameWriter) {
+        if let Some(record) = self.inner().jobs.get_mut(&job) {
+            record.frame = Some(frame);
+        }
     }
 
     /// Remembers why a worker could not be started.
@@ -224,9 +226,10 @@ impl Shared {
         let id = JobId(inner.next_job);
         inner.next_job += 1;
         let cell = Arc::new(Cell::default());
-        let (argument, attachments) = encoded.into_parts();
-        let parcel = Some(Parcel { task, argument, attachments });
-        inner.jobs.insert(id, Record { cell: cell.clone(), parcel });
+        let (bytes, mut attachments) = encoded.into_parts();
+        let prefix = codec::encode_after(&ToWorker { job: id, task }, &mut attachments).expect("numbers encode");
+        let frame = Some(FrameWriter::typed(&prefix, bytes, attachments));
+        inner.jobs.insert(id, Record { cell: cell.clone(), frame });
         self.decide(inner, Event::Submitted(id, limit.or(self.default_limit)), Arrival::None, true);
         Ok(JobHandle::new(id, cell, self.clone()))
     }

@@ -39,8 +39,8 @@ pub(crate) enum Event {
     Sent(WorkerId),
     /// A worker's result has arrived whole.
     Finished(WorkerId, JobId),
-    /// A worker has ended, and what it wrote has been read.
-    Gone(WorkerId),
+    /// A worker has ended, and what it wrote has been read; with whether the job that it had may have begun.
+    Gone(WorkerId, Begun),
     /// A worker cannot be understood.
     Broken(WorkerId),
     /// A deadline may have passed.
@@ -59,6 +59,15 @@ impl Event {
             _ => None,
         }
     }
+}
+
+/// What is known of a dead worker's job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// It may have begun.
+    Perhaps,
+    /// It has not: the worker had not received it whole. It can be given to another.
+    No,
 }
 
 /// How a job ended.
@@ -125,6 +134,8 @@ struct Job {
     limit: Option<Duration>,
     /// The worker that has it; none while it is queued.
     worker: Option<WorkerId>,
+    /// How often a worker died before it had received it.
+    returns: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +173,9 @@ pub(crate) struct State {
 impl State {
     /// The first delay after a failed start; it doubles up to a second.
     const BACK_OFF: Duration = Duration::from_millis(10);
+    /// How often a job is given to another worker after one died before it had received it: receiving it may be
+    /// what they die of.
+    const RETURNS: u32 = 3;
 
     pub(crate) fn new(config: Config) -> Self {
         Self {
@@ -229,11 +243,11 @@ impl State {
                 Some(Job { worker: Some(worker), .. }) => self.doom(worker, Verdict::Terminated, now, &mut effects),
                 _ => self.resolve(job, Verdict::Terminated, &mut effects),
             },
-            Event::StartFailed(worker) => self.gone(worker, now, &mut effects),
+            Event::StartFailed(worker) => self.gone(worker, Begun::No, now, &mut effects),
             Event::Up(worker) => self.up(worker),
             Event::Sent(worker) => self.sent(worker, now),
             Event::Finished(worker, job) => self.finished(worker, job, &mut effects),
-            Event::Gone(worker) => self.gone(worker, now, &mut effects),
+            Event::Gone(worker, begun) => self.gone(worker, begun, now, &mut effects),
             Event::Broken(worker) => self.broken(worker, &mut effects),
             Event::Tick => {}
             Event::Close => {
@@ -253,7 +267,7 @@ impl State {
     fn submitted(&mut self, job: JobId, limit: Option<Duration>, effects: &mut Effects) {
         match self.phase {
             Phase::Running => {
-                self.jobs.insert(job, Job { limit, worker: None });
+                self.jobs.insert(job, Job { limit, worker: None, returns: 0 });
                 self.queue.insert(job);
             }
             Phase::Failed => effects.verdicts.push((job, Verdict::PoolFailed)),
@@ -325,8 +339,9 @@ impl State {
     /// A worker that cannot be understood has no use; its job is judged when it is gone.
     fn broken(&mut self, worker: WorkerId, effects: &mut Effects) {
         match self.workers.get_mut(&worker) {
-            Some(Stage::Busy { .. }) => {}
-            Some(stage) => {
+            // One that is not up yet counts as a failed start when it is gone.
+            Some(Stage::Busy { .. } | Stage::Starting | Stage::Leaving) => {}
+            Some(stage @ Stage::Idle) => {
                 *stage = Stage::Leaving;
                 self.idle.retain(|&idle| idle != worker);
             }
@@ -335,9 +350,16 @@ impl State {
         effects.actions.push(Action::Kill(worker));
     }
 
-    fn gone(&mut self, worker: WorkerId, now: Time, effects: &mut Effects) {
+    fn gone(&mut self, worker: WorkerId, begun: Begun, now: Time, effects: &mut Effects) {
         if let Some(job) = self.take_job(worker, Stage::Leaving) {
-            self.resolve(job, Verdict::Lost, effects);
+            match self.jobs.get_mut(&job) {
+                Some(waiting) if begun == Begun::No && waiting.returns < Self::RETURNS => {
+                    waiting.worker = None;
+                    waiting.returns += 1;
+                    self.queue.insert(job);
+                }
+                _ => self.resolve(job, Verdict::Lost, effects),
+            }
         }
         self.idle.retain(|&idle| idle != worker);
         if let Some(Stage::Starting) = self.workers.remove(&worker) {

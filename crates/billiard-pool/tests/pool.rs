@@ -9,7 +9,7 @@ use std::{
 
 use billiard_connection::Connection;
 use billiard_pool::{Context, ErrorKind, Fd, JobError, JobHandle, Pool, RemoteError};
-use billiard_tests::{Watchdog, eventually, is_alive, misdeeds};
+use billiard_test_support::{Watchdog, eventually, is_alive, misdeeds};
 
 billiard_pool::init_for_tests!();
 
@@ -169,7 +169,7 @@ fn a_job_that_ignores_sigterm_is_killed_with_its_children() {
     assert_eq!(pool.apply(square, 2).unwrap(), 4);
     assert!(!is_alive(worker));
     let group_is_gone = || {
-        billiard_tests::descendants(std::process::id()).iter().all(|pid| {
+        billiard_test_support::descendants(std::process::id()).iter().all(|pid| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let group = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(2));
             group != Some(worker.to_string().as_str())

@@ -24,6 +24,7 @@ use crate::attachments::{self, AttachError, Attachments, Received};
 )]
 pub trait Message: Serialize + DeserializeOwned + Send + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
 
 /// A value as bytes, with the descriptors that it names.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use billiard_tests::Random;
+use billiard_test_support::Random;
 
 use super::*;
 
@@ -27,10 +27,21 @@ struct World {
     /// Every job that was accepted, and what was said of it.
     jobs: BTreeMap<JobId, Option<Verdict>>,
     next_job: u64,
-    /// Jobs that were given to a worker.
-    sent: BTreeSet<JobId>,
+    /// Jobs that have begun.
+    begun: BTreeSet<JobId>,
     starts: u64,
-    starts_fail: bool,
+    starts_fail: Option<Failure>,
+}
+
+/// How starts fail when none succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// There is no process.
+    AtOnce,
+    /// The process ends before it is up.
+    Gone,
+    /// Its socket closes, and then it ends.
+    Broken,
 }
 
 impl World {
@@ -43,9 +54,9 @@ impl World {
             lives: BTreeMap::new(),
             jobs: BTreeMap::new(),
             next_job: 0,
-            sent: BTreeSet::new(),
+            begun: BTreeSet::new(),
             starts: 0,
-            starts_fail: false,
+            starts_fail: None,
         };
         world.tell(Event::Tick);
         world
@@ -59,9 +70,12 @@ impl World {
                 let known = self.jobs.get_mut(&job).expect("a verdict is about a job that was accepted");
                 assert_eq!(known.replace(verdict), None, "{job:?} has a second outcome");
                 match verdict {
-                    Verdict::Cancelled => assert!(!self.sent.contains(&job), "{job:?} had begun"),
-                    Verdict::Lost | Verdict::TimeLimit(_) | Verdict::Done => assert!(self.sent.contains(&job)),
-                    Verdict::Terminated | Verdict::PoolFailed => {}
+                    Verdict::Cancelled => {
+                        let held = self.lives.values().any(|life| *life == Life::Running(job));
+                        assert!(!held && !self.begun.contains(&job), "{job:?} had begun");
+                    }
+                    Verdict::Done => assert!(self.begun.contains(&job)),
+                    Verdict::Lost | Verdict::TimeLimit(_) | Verdict::Terminated | Verdict::PoolFailed => {}
                 }
             }
             for action in actions {
@@ -76,13 +90,13 @@ impl World {
         match action {
             Action::Start(worker) => {
                 self.starts += 1;
-                if self.starts_fail || self.random.below(20) == 0 {
+                if self.starts_fail == Some(Failure::AtOnce) || self.random.below(20) == 0 {
                     return Some(Event::StartFailed(worker));
                 }
                 assert_eq!(self.lives.insert(worker, Life::Starting), None);
             }
             Action::Send(worker, job) => {
-                assert!(self.sent.insert(job), "{job:?} is sent twice");
+                assert!(!self.begun.contains(&job), "{job:?} is sent again although it may have begun");
                 assert_eq!(self.lives.insert(worker, Life::Running(job)), Some(Life::Waiting), "only to the idle");
                 return (self.random.below(4) > 0).then_some(Event::Sent(worker));
             }
@@ -93,12 +107,31 @@ impl World {
                 }
             }
             Action::Kill(worker) => {
-                if self.lives.remove(&worker).is_some() {
-                    return Some(Event::Gone(worker));
+                if self.lives.contains_key(&worker) {
+                    return Some(self.die(worker));
                 }
             }
         }
         None
+    }
+
+    /// A process ends, whatever it was doing.
+    fn die(&mut self, worker: WorkerId) -> Event {
+        let begun = match self.lives.remove(&worker) {
+            Some(Life::Running(job)) if self.random.below(2) == 0 => {
+                self.begun.insert(job);
+                Begun::Perhaps
+            }
+            _ => Begun::No,
+        };
+        Event::Gone(worker, begun)
+    }
+
+    /// A job runs to its end.
+    fn run(&mut self, worker: WorkerId, job: JobId) {
+        self.lives.insert(worker, Life::Waiting);
+        self.begun.insert(job);
+        self.tell(Event::Finished(worker, job));
     }
 
     fn submit(&mut self) {
@@ -127,20 +160,17 @@ impl World {
                     self.lives.insert(worker, Life::Waiting);
                     self.tell(Event::Up(worker));
                 }
-                Some((worker, Life::Running(job))) => {
-                    self.lives.insert(worker, Life::Waiting);
-                    self.tell(Event::Finished(worker, job));
-                }
+                Some((worker, Life::Running(job))) => self.run(worker, job),
                 Some((worker, Life::Going)) => {
-                    self.lives.remove(&worker);
-                    self.tell(Event::Gone(worker));
+                    let gone = self.die(worker);
+                    self.tell(gone);
                 }
                 Some((_, Life::Waiting)) | None => {}
             },
             10 => {
                 if let Some((worker, _)) = self.some_worker() {
-                    self.lives.remove(&worker);
-                    self.tell(Event::Gone(worker)); // killed, whatever it was doing
+                    let gone = self.die(worker);
+                    self.tell(gone);
                 }
             }
             11 => {
@@ -175,6 +205,7 @@ impl World {
             && job == own
         {
             self.lives.insert(worker, Life::Waiting); // it told the truth
+            self.begun.insert(own);
         }
         let open_before: Vec<_> = self.open().collect();
         let due = self.state.next_deadline().is_some_and(|due| due <= self.now);
@@ -203,13 +234,10 @@ impl World {
                         self.lives.insert(worker, Life::Waiting);
                         self.tell(Event::Up(worker));
                     }
-                    Life::Running(job) => {
-                        self.lives.insert(worker, Life::Waiting);
-                        self.tell(Event::Finished(worker, job));
-                    }
+                    Life::Running(job) => self.run(worker, job),
                     Life::Going => {
-                        self.lives.remove(&worker);
-                        self.tell(Event::Gone(worker));
+                        let gone = self.die(worker);
+                        self.tell(gone);
                     }
                     Life::Waiting => {}
                 }
@@ -253,16 +281,26 @@ fn without_faults_every_job_is_done() {
 
 #[test]
 fn a_pool_that_can_start_nobody_fails_and_resolves_its_jobs() {
-    let mut world = World::new(Random::from_env("state::simulation"), 2);
-    world.starts_fail = true;
-    for worker in world.lives.keys().copied().collect::<Vec<_>>() {
-        world.lives.remove(&worker);
-        world.tell(Event::Gone(worker));
+    for failure in [Failure::AtOnce, Failure::Gone, Failure::Broken] {
+        starts_fail(failure);
     }
+}
+
+fn starts_fail(failure: Failure) {
+    let mut world = World::new(Random::from_env("state::simulation"), 2);
+    world.starts_fail = Some(failure);
     world.submit();
     let begin = world.now;
     while !world.state.has_failed() {
         assert!(world.now < begin + Duration::from_secs(60));
+        for worker in world.lives.keys().copied().collect::<Vec<_>>() {
+            if failure == Failure::Broken {
+                world.tell(Event::Broken(worker));
+            }
+            if world.lives.remove(&worker).is_some() {
+                world.tell(Event::Gone(worker, Begun::No));
+            }
+        }
         world.now += MS;
         world.tell(Event::Tick);
     }
@@ -272,6 +310,26 @@ fn a_pool_that_can_start_nobody_fails_and_resolves_its_jobs() {
     world.submit();
     assert_eq!(world.jobs[&JobId(1)], Some(Verdict::PoolFailed));
     world.finish();
+}
+
+#[test]
+fn a_job_that_a_dead_worker_had_not_received_goes_to_another_a_few_times() {
+    let mut state = State::new(Config { workers: 1, grace: 5 * MS });
+    let started = |effects: &Effects| match effects.actions[..] {
+        [.., Action::Start(worker)] => worker,
+        _ => panic!("{effects:?}"),
+    };
+    let mut worker = started(&state.handle(Event::Tick, Time::ZERO));
+    state.handle(Event::Submitted(JobId(0), None), Time::ZERO);
+    for _ in 0..State::RETURNS {
+        assert_eq!(state.handle(Event::Up(worker), Time::ZERO).actions, [Action::Send(worker, JobId(0))]);
+        let effects = state.handle(Event::Gone(worker, Begun::No), Time::ZERO);
+        assert_eq!(effects.verdicts, []);
+        worker = started(&effects);
+    }
+    state.handle(Event::Up(worker), Time::ZERO);
+    let effects = state.handle(Event::Gone(worker, Begun::No), Time::ZERO);
+    assert_eq!(effects.verdicts, [(JobId(0), Verdict::Lost)], "receiving it seems to be what they die of");
 }
 
 #[test]
@@ -293,5 +351,5 @@ fn a_limit_counts_from_the_moment_that_the_job_was_sent_and_dooms_no_other() {
     let late = world.state.handle(Event::Finished(worker, JobId(0)), 16 * MS);
     assert_eq!(late, Effects::default(), "it was decided");
     assert_eq!(world.state.handle(Event::Tick, 20 * MS).actions, [Action::Kill(worker)]);
-    assert_eq!(world.state.handle(Event::Gone(worker), 21 * MS).actions, [Action::Start(WorkerId(1))]);
+    assert_eq!(world.state.handle(Event::Gone(worker, Begun::Perhaps), 21 * MS).actions, [Action::Start(WorkerId(1))]);
 }

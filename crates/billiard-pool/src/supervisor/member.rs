@@ -4,14 +4,12 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use billiard_connection::{Connection, Error, FrameReader, FrameWriter, Mode};
 use billiard_context::{Context, ExitStatus, Process, RemoteError};
-use billiard_wire::codec;
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
 use crate::{
     error::JobError,
     handle::RawOutcome,
-    message::{Failure, FromWorker, ToWorker},
-    pool::Parcel,
+    message::{Failure, FromWorker},
     state::{JobId, WorkerId},
     worker,
 };
@@ -21,8 +19,8 @@ pub(super) struct Member {
     /// None once it was told to leave.
     socket: Option<Connection>,
     reader: FrameReader,
-    /// The job on its way to it.
-    writer: Option<FrameWriter>,
+    /// The job that it has, and what was sent of it.
+    job: Option<(JobId, FrameWriter)>,
 }
 
 /// What an event came from.
@@ -70,24 +68,20 @@ impl Member {
         register(&ours, Source::Socket, Interest::READABLE | Interest::WRITABLE)?;
         register(&process, Source::Sentinel, Interest::READABLE)?;
         register(&process.status_fd(), Source::Status, Interest::READABLE)?;
-        Ok(Self { process, socket: Some(ours), reader: FrameReader::new(), writer: None })
+        Ok(Self { process, socket: Some(ours), reader: FrameReader::new(), job: None })
     }
 
-    /// Puts a job on its way.
-    pub(super) fn load(&mut self, job: JobId, parcel: Parcel) {
-        let Parcel { task, argument, mut attachments } = parcel;
-        let message = codec::encode_after(&ToWorker { job, task }, &mut attachments).expect("three numbers encode");
-        self.writer = Some(FrameWriter::typed(&message, argument, attachments));
+    /// Gives it a job, to be written.
+    pub(super) fn load(&mut self, job: JobId, frame: FrameWriter) {
+        self.job = Some((job, frame));
     }
 
     /// Writes as far as it goes; whether the job has left whole by it.
     pub(super) fn write(&mut self) -> Result<bool, Error> {
-        let (Some(socket), Some(writer)) = (&self.socket, &mut self.writer) else { return Ok(false) };
-        let result = writer.write(socket, Mode::DontWait);
-        if !matches!(result, Ok(false)) {
-            self.writer = None;
+        match (&self.socket, &mut self.job) {
+            (Some(socket), Some((_, frame))) if !frame.is_whole() => frame.write(socket, Mode::DontWait),
+            _ => Ok(false),
         }
-        result
     }
 
     /// Reads the next thing that has come whole.
@@ -100,10 +94,15 @@ impl Member {
         };
         match frame.decode_prefix() {
             Ok((FromWorker::Up, ..)) => Heard::Up,
-            Ok((FromWorker::Returned(job), bytes, received)) => Heard::Outcome(job, Ok((bytes, received))),
-            Ok((FromWorker::Failed(job, failure), ..)) => Heard::Outcome(job, Err(failure.into())),
+            Ok((FromWorker::Returned(job), bytes, received)) => self.outcome(job, Ok((bytes, received))),
+            Ok((FromWorker::Failed(job, failure), ..)) => self.outcome(job, Err(failure.into())),
             Err(_) => Heard::Nonsense,
         }
+    }
+
+    fn outcome(&mut self, job: JobId, outcome: RawOutcome) -> Heard {
+        self.job = None;
+        Heard::Outcome(job, outcome)
     }
 
     /// How it ended, if it has. Once it is overdue, whatever is known by now has to do.
@@ -129,11 +128,14 @@ impl Member {
         let _ = self.process.kill();
     }
 
-    /// Gives back all that is left of one that has ended.
-    pub(super) fn bury(self, status: ExitStatus) -> (u32, ExitStatus) {
+    /// What is left of one that has ended and whose socket was read to its end: its pid, and the job that it had not
+    /// received whole, if that can be sent to another.
+    pub(super) fn bury(self) -> (u32, Option<(JobId, FrameWriter)>) {
         let pid = self.process.pid();
         self.process.detach(); // there is nothing to wait for
-        (pid, status)
+        let left_unread = self.reader.peer_left_unread();
+        let unreceived = self.job.filter(|(_, frame)| left_unread || !frame.is_whole());
+        (pid, unreceived.and_then(|(job, mut frame)| frame.rewind().then_some((job, frame))))
     }
 }
 

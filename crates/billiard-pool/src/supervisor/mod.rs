@@ -18,7 +18,7 @@ use mio::{Events, Poll, Token};
 use crate::{
     error::WorkerLost,
     pool::{Arrival, Shared},
-    state::{Action, Event, WorkerId},
+    state::{Action, Begun, Event, WorkerId},
 };
 use member::{Heard, Member, Source};
 
@@ -120,8 +120,8 @@ impl Supervisor {
         match action {
             Action::Start(worker) => self.start(worker),
             Action::Send(worker, job) => {
-                if let (Some(member), Some(parcel)) = (self.members.get_mut(&worker), self.shared.take_parcel(job)) {
-                    member.load(job, parcel);
+                if let (Some(member), Some(frame)) = (self.members.get_mut(&worker), self.shared.take_frame(job)) {
+                    member.load(job, frame);
                     self.write(worker);
                 }
             }
@@ -196,10 +196,17 @@ impl Supervisor {
     fn gone(&mut self, worker: WorkerId, status: ExitStatus) {
         self.limbo.remove(&worker);
         if let Some(member) = self.members.remove(&worker) {
-            let (pid, status) = member.bury(status);
+            let (pid, unreceived) = member.bury();
             let why = format_args!("the last worker that ended early, with pid {pid}, did so with {status}");
             self.shared.note_start_failure(RemoteError::msg(why));
-            self.shared.tell(Event::Gone(worker), Arrival::Lost(WorkerLost::new(pid, status)));
+            let begun = match unreceived {
+                Some((job, frame)) => {
+                    self.shared.return_frame(job, frame);
+                    Begun::No
+                }
+                None => Begun::Perhaps,
+            };
+            self.shared.tell(Event::Gone(worker, begun), Arrival::Lost(WorkerLost::new(pid, status)));
         }
     }
 }

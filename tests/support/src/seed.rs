@@ -21,6 +21,12 @@ impl Random {
             Ok(text) => text.parse().unwrap_or_else(|_| panic!("{VARIABLE} is no number: {text:?}")),
             Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64),
         };
+        Self::with_seed(what, seed)
+    }
+
+    /// A generator with this seed. Prints it.
+    #[must_use]
+    pub fn with_seed(what: &str, seed: u64) -> Self {
         println!("{what}: {VARIABLE}={seed}");
         Self(seed)
     }

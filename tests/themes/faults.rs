@@ -1,0 +1,90 @@
+//! A process is killed, stopped or failed at every named step: every job still has one outcome, nothing hangs,
+//! nothing is left. Built with `--cfg billiard_fault` only: `cargo xtask verify faults`.
+#![cfg(billiard_fault)]
+
+use std::process::Command;
+
+use billiard_test_support::{Random, Watchdog};
+
+/// The steps that a process of the pool passes, and how often a run of `child-faulty` passes each at least.
+const STEPS: &[(&str, u64)] = &[
+    ("child.forked", 1),
+    ("child.set_up", 1),
+    ("child.run", 1),
+    ("worker.start", 1),
+    ("worker.run", 10),
+    ("worker.publish", 10),
+    ("worker.published", 10),
+    ("guardian.ready", 1),
+    ("guardian.fork", 2),
+    ("guardian.forked", 2),
+];
+
+/// System calls that fail, with which error.
+const FAILURES: &[(&str, i32)] = &[
+    ("sys.context.fork", libc::EAGAIN),
+    ("sys.context.pidfd_open", libc::EMFILE),
+    ("sys.context.memfd_create", libc::EMFILE),
+    ("sys.connection.socketpair", libc::EMFILE),
+    ("sys.connection.recvmsg", libc::EINTR),
+    ("sys.connection.sendmsg", libc::EINTR),
+];
+
+fn run(plan: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_child-faulty"))
+        .env("BILLIARD_FAULT", plan)
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .expect("the helper program runs");
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert!(output.status.success(), "{plan}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    println!("{plan}: {text}");
+    text
+}
+
+fn count(text: &str, what: &str) -> u64 {
+    let behind = text.split(what).nth(1).unwrap_or_default();
+    behind.trim_start().split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed() {
+    let _watchdog = Watchdog::start("a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed", 300);
+    let mut random = Random::from_env("a_kill_at_any_step");
+    for &(step, passes) in STEPS {
+        let pass = 1 + random.below(passes);
+        let text = run(&format!("{step}=kill@{pass}"));
+        if step == "worker.published" {
+            assert_eq!(count(&text, "lost"), 0, "a result that was written whole counts: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
+    let _watchdog = Watchdog::start("a_stop_at_any_step_of_a_worker_ends_at_the_limit", 300);
+    let mut random = Random::from_env("a_stop_at_any_step");
+    for step in ["worker.run", "worker.publish", "worker.published"] {
+        let pass = 8 + random.below(5); // every worker stops there: not too many
+        let text = run(&format!("{step}=stop@{pass}"));
+        assert!(count(&text, "limits") > 0, "{step}: {text}");
+    }
+}
+
+#[test]
+fn a_system_call_that_fails_is_an_error_and_not_the_end() {
+    let _watchdog = Watchdog::start("a_system_call_that_fails_is_an_error_and_not_the_end", 300);
+    let mut random = Random::from_env("a_system_call_that_fails");
+    for &(call, errno) in FAILURES {
+        run(&format!("{call}=errno:{errno}@{}", 3 + random.below(10)));
+    }
+}
+
+#[test]
+fn a_program_whose_children_never_come_up_fails_and_resolves_every_job() {
+    let _watchdog = Watchdog::start("a_program_whose_children_never_come_up_fails_and_resolves_every_job", 300);
+    let text = run("sys.context.fork=errno:11@*");
+    assert_eq!(count(&text, "failed"), 40, "{text}");
+    let text = run("worker.start=kill@*");
+    assert_eq!(count(&text, "failed"), 40, "{text}");
+}
