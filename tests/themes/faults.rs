@@ -16,18 +16,20 @@ const STEPS: &[(&str, u64)] = &[
     ("worker.publish", 10),
     ("worker.published", 10),
     ("guardian.ready", 1),
-    ("guardian.fork", 2),
-    ("guardian.forked", 2),
+    ("guardian.fork", 3),
+    ("guardian.forked", 3),
+    ("child.ended", 1),
+    ("guardian.reap", 1),
 ];
 
-/// System calls that fail, with which error.
-const FAILURES: &[(&str, i32)] = &[
-    ("sys.context.fork", libc::EAGAIN),
-    ("sys.context.pidfd_open", libc::EMFILE),
-    ("sys.context.memfd_create", libc::EMFILE),
-    ("sys.connection.socketpair", libc::EMFILE),
-    ("sys.connection.recvmsg", libc::EINTR),
-    ("sys.connection.sendmsg", libc::EINTR),
+/// System calls that fail, with which error, and from which pass on that is not the end of building the pool.
+const FAILURES: &[(&str, i32, u64)] = &[
+    ("sys.context.fork", libc::EAGAIN, 1),
+    ("sys.context.pidfd_open", libc::EMFILE, 3),
+    ("sys.context.ppoll", libc::EINTR, 1),
+    ("sys.connection.socketpair", libc::EMFILE, 2),
+    ("sys.connection.recvmsg", libc::EINTR, 1),
+    ("sys.connection.sendmsg", libc::EINTR, 1),
 ];
 
 fn run(plan: &str) -> String {
@@ -72,11 +74,21 @@ fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
 }
 
 #[test]
+fn a_guardian_that_stops_delays_replacements_and_no_job() {
+    let _watchdog = Watchdog::start("a_guardian_that_stops_delays_replacements_and_no_job", 300);
+    for step in ["guardian.fork", "guardian.forked"] {
+        let text = run(&format!("{step}=stop@2"));
+        assert_eq!(count(&text, "values"), 40, "the worker that there is does it all: {text}");
+    }
+}
+
+#[test]
 fn a_system_call_that_fails_is_an_error_and_not_the_end() {
     let _watchdog = Watchdog::start("a_system_call_that_fails_is_an_error_and_not_the_end", 300);
     let mut random = Random::from_env("a_system_call_that_fails");
-    for &(call, errno) in FAILURES {
-        run(&format!("{call}=errno:{errno}@{}", 3 + random.below(10)));
+    for &(call, errno, first) in FAILURES {
+        let text = run(&format!("{call}=errno:{errno}@{}", first + random.below(3)));
+        assert_eq!(count(&text, "values"), 40, "{call}: {text}");
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::{
     fmt,
-    marker::PhantomData,
     os::unix::ffi::OsStrExt,
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
 };
 
 use billiard_connection::{Connection, FrameWriter};
@@ -16,12 +14,10 @@ use crate::{
     guardian::Guardian,
     process::Process,
     protocol::{self, Body, Boot, Start, StartMethod, Surroundings},
+    starting::Starting,
     sys,
     task::Task,
 };
-
-/// How long a start may take before it is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How processes are started. It holds nothing that would have to be given back, and may be copied.
 ///
@@ -142,6 +138,15 @@ impl<A: Message, R: Message> ProcessBuilder<A, R> {
     /// [`Error::NotInitialized`] when `main` does not begin with [`init`](crate::init()); [`Error::Argument`] when the
     /// argument cannot be encoded; [`Error::Start`] when the kernel can make no process. Nothing is started then.
     pub fn start(self) -> Result<Process<R>, Error> {
+        self.begin()?.wait()
+    }
+
+    /// Asks for it, and returns without waiting until it exists: [`start`](Self::start) for event loops.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn begin(self) -> Result<Starting<R>, Error> {
         static STARTED: AtomicU64 = AtomicU64::new(0);
 
         current::may_start()?;
@@ -180,8 +185,7 @@ impl<A: Message, R: Message> ProcessBuilder<A, R> {
         };
         drop((frame, start));
         fault::point("context.started");
-        let deadline = Instant::now() + PATIENCE;
-        Process::<R>::receive(name, daemon, ours, guardian, deadline, PhantomData)
+        Ok(Starting::new(name, daemon, ours, guardian))
     }
 }
 

@@ -33,6 +33,7 @@ mod init;
 pub mod panics;
 mod process;
 mod protocol;
+mod starting;
 mod sys;
 pub mod task;
 
@@ -45,3 +46,4 @@ pub use exit::{ExitError, ExitStatus, ResourceUsage};
 pub use init::init;
 pub use process::Process;
 pub use protocol::StartMethod;
+pub use starting::Starting;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billiard_connection::{Connection, Fd, FrameReader, Mode};
+use billiard_connection::{Connection, FrameReader, Mode};
 use billiard_wire::{Message, attachments::Received, codec};
 use nix::sys::signal::Signal;
 
@@ -17,6 +17,7 @@ use crate::{
     exit::ExitStatus,
     guardian::Guardian,
     protocol::{Ended, Report},
+    starting::Pending,
     sys,
 };
 
@@ -58,40 +59,9 @@ pub struct Process<R = ()> {
 }
 
 impl<R> Process<R> {
-    /// Waits until the guardian says that it runs.
-    pub(crate) fn receive(
-        name: String,
-        daemon: bool,
-        report: Connection,
-        guardian: Arc<Guardian>,
-        deadline: Instant,
-        result: PhantomData<fn() -> R>,
-    ) -> Result<Self, Error> {
-        let mut reader = FrameReader::new();
-        let mut ended = None; // a quick child may end before the guardian has said that it runs
-        let (pid, pidfd) = loop {
-            let [said, guardian_died] = sys::wait_readable([report.as_fd(), guardian.as_fd()], Some(deadline))?;
-            if said {
-                match reader
-                    .read(&report, Mode::DontWait)
-                    .and_then(|frame| frame.map(|f| f.decode_prefix()).transpose())
-                {
-                    Ok(None) => {}
-                    Ok(Some((Report::Started(pid, pidfd), ..))) => break (pid, Fd::into_inner(pidfd)),
-                    Ok(Some((Report::Ended(how), behind, received))) => ended = Some((how, behind, received)),
-                    Ok(Some((Report::NotStarted(what, errno), ..))) => {
-                        return Err(Error::Start { what, source: std::io::Error::from_raw_os_error(errno) });
-                    }
-                    // It died, or could make nothing of the request.
-                    Ok(Some((Report::Exited(_), ..))) | Err(_) => return Err(Error::GuardianDied),
-                }
-            } else if guardian_died {
-                return Err(Error::GuardianDied);
-            } else if Instant::now() >= deadline {
-                return Err(Error::GuardianSilent);
-            }
-        };
-        Ok(Self {
+    pub(crate) fn new(pending: Pending, pid: u32, pidfd: OwnedFd) -> Self {
+        let Pending { name, daemon, report, reader, guardian, ended } = pending;
+        Self {
             name,
             daemon,
             pid,
@@ -103,8 +73,8 @@ impl<R> Process<R> {
             status: None,
             taken: false,
             detached: false,
-            result,
-        })
+            result: PhantomData,
+        }
     }
 
     /// Its name.

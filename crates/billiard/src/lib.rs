@@ -67,7 +67,7 @@ pub mod connection {
 pub mod context {
     pub use billiard_context::{
         ChildError, Context, Current, Error, ExitError, ExitStatus, Process, ProcessBuilder, ResourceUsage,
-        StartMethod, current,
+        StartMethod, Starting, current,
     };
 }
 

@@ -312,14 +312,24 @@ fn starts_fail(failure: Failure) {
     world.finish();
 }
 
-#[test]
-fn a_job_that_a_dead_worker_had_not_received_goes_to_another_a_few_times() {
+/// A state whose one worker was started, and that worker.
+fn with_one_worker() -> (State, WorkerId) {
     let mut state = State::new(Config { workers: 1, grace: 5 * MS });
-    let started = |effects: &Effects| match effects.actions[..] {
+    let worker = started(&state.handle(Event::Tick, Time::ZERO));
+    (state, worker)
+}
+
+/// The worker that is to be started last.
+fn started(effects: &Effects) -> WorkerId {
+    match effects.actions[..] {
         [.., Action::Start(worker)] => worker,
         _ => panic!("{effects:?}"),
-    };
-    let mut worker = started(&state.handle(Event::Tick, Time::ZERO));
+    }
+}
+
+#[test]
+fn a_job_that_a_dead_worker_had_not_received_goes_to_another_a_few_times() {
+    let (mut state, mut worker) = with_one_worker();
     state.handle(Event::Submitted(JobId(0), None), Time::ZERO);
     for _ in 0..State::RETURNS {
         assert_eq!(state.handle(Event::Up(worker), Time::ZERO).actions, [Action::Send(worker, JobId(0))]);
@@ -334,22 +344,17 @@ fn a_job_that_a_dead_worker_had_not_received_goes_to_another_a_few_times() {
 
 #[test]
 fn a_limit_counts_from_the_moment_that_the_job_was_sent_and_dooms_no_other() {
-    let mut world = World::new(Random::from_env("state::simulation"), 1);
-    let worker = WorkerId(0);
-    world.lives.insert(worker, Life::Waiting);
-    world.tell(Event::Up(worker));
+    let (mut state, worker) = with_one_worker();
+    state.handle(Event::Up(worker), Time::ZERO);
     for job in 0..2 {
-        world.jobs.insert(JobId(job), None);
-        let effects = world.state.handle(Event::Submitted(JobId(job), Some(10 * MS)), world.now);
-        assert_eq!(effects.verdicts, []);
+        assert_eq!(state.handle(Event::Submitted(JobId(job), Some(10 * MS)), Time::ZERO).verdicts, []);
     }
-    world.state.handle(Event::Sent(worker), 5 * MS);
-    assert_eq!(world.state.handle(Event::Tick, 14 * MS), Effects::default());
-    let effects = world.state.handle(Event::Tick, 15 * MS);
+    state.handle(Event::Sent(worker), 5 * MS);
+    assert_eq!(state.handle(Event::Tick, 14 * MS), Effects::default());
+    let effects = state.handle(Event::Tick, 15 * MS);
     assert_eq!(effects.verdicts, [(JobId(0), Verdict::TimeLimit(10 * MS))]);
     assert_eq!(effects.actions, [Action::Terminate(worker)], "the second job goes to another worker");
-    let late = world.state.handle(Event::Finished(worker, JobId(0)), 16 * MS);
-    assert_eq!(late, Effects::default(), "it was decided");
-    assert_eq!(world.state.handle(Event::Tick, 20 * MS).actions, [Action::Kill(worker)]);
-    assert_eq!(world.state.handle(Event::Gone(worker, Begun::Perhaps), 21 * MS).actions, [Action::Start(WorkerId(1))]);
+    assert_eq!(state.handle(Event::Finished(worker, JobId(0)), 16 * MS), Effects::default(), "it was decided");
+    assert_eq!(state.handle(Event::Tick, 20 * MS).actions, [Action::Kill(worker)]);
+    started(&state.handle(Event::Gone(worker, Begun::Perhaps), 21 * MS));
 }

@@ -1,9 +1,13 @@
 //! One worker as the supervisor has it: its process, its socket, and what is on the way.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::{Duration, Instant},
+};
 
 use billiard_connection::{Connection, Error, FrameReader, FrameWriter, Mode};
-use billiard_context::{Context, ExitStatus, Process, RemoteError};
+use billiard_context::{Context, ExitStatus, Process, RemoteError, Starting};
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
 use crate::{
@@ -14,13 +18,27 @@ use crate::{
     worker,
 };
 
+/// How long a worker's process may take to exist. Only a guardian that is stopped takes that long.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the status of one that has ended may take. Again, only a guardian that is stopped takes that long.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked for.
+const STATUS_STEP: Duration = Duration::from_millis(5);
+
 pub(super) struct Member {
-    process: Process,
+    process: Life,
     /// None once it was told to leave.
     socket: Option<Connection>,
     reader: FrameReader,
     /// The job that it has, and what was sent of it.
     job: Option<(JobId, FrameWriter)>,
+}
+
+enum Life {
+    /// It was asked for, at that time.
+    Starting(Starting, Instant),
+    /// It exists; and its sentinel may have said, at that time, that it has ended.
+    Running(Process, Option<Instant>),
 }
 
 /// What an event came from.
@@ -41,6 +59,16 @@ pub(super) enum Heard {
     Nonsense,
 }
 
+/// The job of a worker that has ended.
+pub(super) enum Remains {
+    /// None was sent to it, or its result has come.
+    Nothing,
+    /// It had not received it whole, and it can be sent to another.
+    Unreceived(JobId, FrameWriter),
+    /// It may have begun, or cannot be sent again.
+    Received,
+}
+
 impl Member {
     const SOURCES: [Source; 3] = [Source::Socket, Source::Sentinel, Source::Status];
 
@@ -53,22 +81,59 @@ impl Member {
         (WorkerId((token.0 / count) as u64), Self::SOURCES[token.0 % count])
     }
 
-    /// Starts a worker's process and registers all that it can be heard by.
+    /// Asks for a worker's process and registers all that it can be heard by.
     pub(super) fn start(worker: WorkerId, context: Context, registry: &Registry) -> Result<Self, RemoteError> {
         let (ours, theirs) = Connection::pair()?;
-        let process = context
+        let starting = context
             .process(worker::main, theirs)
             .name(format!("PoolWorker-{}", worker.0))
             .daemon(true)
             .may_have_children(true)
-            .start()?;
-        let register = |fd: &dyn AsFd, source, interest| {
-            registry.register(&mut SourceFd(&fd.as_fd().as_raw_fd()), Self::token(worker, source), interest)
-        };
-        register(&ours, Source::Socket, Interest::READABLE | Interest::WRITABLE)?;
-        register(&process, Source::Sentinel, Interest::READABLE)?;
-        register(&process.status_fd(), Source::Status, Interest::READABLE)?;
+            .begin()?;
+        register(registry, ours.as_fd(), worker, Source::Socket, Interest::READABLE | Interest::WRITABLE)?;
+        if let Some(status) = starting.status_fd() {
+            register(registry, status, worker, Source::Status, Interest::READABLE)?;
+        }
+        let process = Life::Starting(starting, Instant::now());
         Ok(Self { process, socket: Some(ours), reader: FrameReader::new(), job: None })
+    }
+
+    /// How it ended, if it has; an error when it could not be started. Where the guardian does not answer for long,
+    /// whatever is known by then has to do.
+    pub(super) fn status(&mut self, worker: WorkerId, registry: &Registry) -> Result<Option<ExitStatus>, RemoteError> {
+        if let Life::Starting(starting, since) = &mut self.process {
+            match starting.poll()? {
+                None if since.elapsed() > START_PATIENCE => {
+                    return Err(RemoteError::msg("a worker did not start within a minute"));
+                }
+                None => return Ok(None),
+                Some(process) => {
+                    register(registry, process.as_fd(), worker, Source::Sentinel, Interest::READABLE)?;
+                    self.process = Life::Running(process, None);
+                }
+            }
+        }
+        let (process, overdue) = match &mut self.process {
+            Life::Starting(..) => return Ok(None),
+            Life::Running(process, since) => (process, since.is_some_and(|since| since.elapsed() > STATUS_PATIENCE)),
+        };
+        let status = process.try_join().ok().flatten();
+        Ok(status.or_else(|| overdue.then(ExitStatus::unknown)))
+    }
+
+    /// Its sentinel says that it has ended.
+    pub(super) fn has_ended(&mut self) {
+        if let Life::Running(_, since) = &mut self.process {
+            since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// When to look at it again, although nothing may be heard of it.
+    pub(super) fn look_again(&self) -> Option<Instant> {
+        match &self.process {
+            Life::Starting(_, since) => Some(*since + START_PATIENCE + STATUS_STEP),
+            Life::Running(_, since) => since.map(|_| Instant::now() + STATUS_STEP),
+        }
     }
 
     /// Gives it a job, to be written.
@@ -105,38 +170,60 @@ impl Member {
         Heard::Outcome(job, outcome)
     }
 
-    /// How it ended, if it has. Once it is overdue, whatever is known by now has to do.
-    pub(super) fn status(&mut self, overdue: bool) -> Option<ExitStatus> {
-        match self.process.try_join() {
-            Ok(None) | Err(_) if overdue => Some(ExitStatus::unknown()),
-            Ok(status) => status,
-            Err(_) => None,
-        }
-    }
-
     /// Closes its socket: it ends when it has nothing to do.
     pub(super) fn hang_up(&mut self) {
         self.socket = None;
     }
 
     pub(super) fn terminate(&self) {
-        // It fails only for a process that has changed its user; KILL follows, and so does its end.
-        let _ = self.process.terminate();
+        if let Life::Running(process, _) = &self.process {
+            // It fails only for a process that has changed its user; KILL follows, and so does its end.
+            let _ = process.terminate();
+        }
     }
 
-    pub(super) fn kill(&self) {
-        let _ = self.process.kill();
+    /// Ends it at once; false when there is no process yet, and nothing to wait for.
+    pub(super) fn kill(&self) -> bool {
+        match &self.process {
+            Life::Running(process, _) => {
+                let _ = process.kill();
+                true
+            }
+            Life::Starting(..) => false,
+        }
     }
 
-    /// What is left of one that has ended and whose socket was read to its end: its pid, and the job that it had not
-    /// received whole, if that can be sent to another.
-    pub(super) fn bury(self) -> (u32, Option<(JobId, FrameWriter)>) {
-        let pid = self.process.pid();
-        self.process.detach(); // there is nothing to wait for
+    /// What is left of one that has ended and whose socket was read to its end: its pid, and its job.
+    pub(super) fn bury(self) -> (Option<u32>, Remains) {
+        let pid = match self.process {
+            Life::Running(process, _) => {
+                let pid = process.pid();
+                process.detach(); // there is nothing to wait for
+                Some(pid)
+            }
+            Life::Starting(..) => None,
+        };
         let left_unread = self.reader.peer_left_unread();
-        let unreceived = self.job.filter(|(_, frame)| left_unread || !frame.is_whole());
-        (pid, unreceived.and_then(|(job, mut frame)| frame.rewind().then_some((job, frame))))
+        let remains = match self.job {
+            None => Remains::Nothing,
+            Some((_, frame)) if frame.is_whole() && !left_unread => Remains::Received,
+            Some((job, mut frame)) => match frame.rewind() {
+                true => Remains::Unreceived(job, frame),
+                false => Remains::Received,
+            },
+        };
+        (pid, remains)
     }
+}
+
+fn register(
+    registry: &Registry,
+    fd: BorrowedFd<'_>,
+    worker: WorkerId,
+    source: Source,
+    interest: Interest,
+) -> io::Result<()> {
+    registry.register(&mut SourceFd(&fd.as_raw_fd()), Member::token(worker, source), interest)
 }
 
 impl From<Failure> for JobError {

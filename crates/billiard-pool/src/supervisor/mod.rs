@@ -20,20 +20,15 @@ use crate::{
     pool::{Arrival, Shared},
     state::{Action, Begun, Event, WorkerId},
 };
-use member::{Heard, Member, Source};
-
-/// How often a worker is looked at that has ended and whose status has not come.
-const LIMBO_STEP: Duration = Duration::from_millis(5);
-/// How long its status may take. Only a guardian that is stopped takes that long.
-const LIMBO_END: Duration = Duration::from_secs(1);
+use member::{Heard, Member, Remains, Source};
 
 pub(crate) struct Supervisor {
     poll: Poll,
     shared: Arc<Shared>,
     context: Context,
     members: HashMap<WorkerId, Member>,
-    /// Workers that have ended and whose status has not come, and since when.
-    limbo: HashMap<WorkerId, Instant>,
+    /// Workers that are looked at again at that time, although nothing may be heard of them: they wait for the guardian.
+    look_again: HashMap<WorkerId, Instant>,
 }
 
 /// What a worker has said.
@@ -49,7 +44,7 @@ impl Supervisor {
     pub(crate) const WAKER: Token = Token(usize::MAX);
 
     pub(crate) fn new(poll: Poll, shared: Arc<Shared>, context: Context) -> Self {
-        Self { poll, shared, context, members: HashMap::new(), limbo: HashMap::new() }
+        Self { poll, shared, context, members: HashMap::new(), look_again: HashMap::new() }
     }
 
     /// Runs until the pool is over. Whatever happens, every job has an outcome afterwards.
@@ -77,9 +72,7 @@ impl Supervisor {
             for event in events.iter().filter(|event| event.token() != Self::WAKER) {
                 self.happened(event);
             }
-            for worker in self.limbo.keys().copied().collect::<Vec<_>>() {
-                self.judge(worker);
-            }
+            self.look_again();
             self.tell(Event::Tick);
         }
     }
@@ -89,8 +82,8 @@ impl Supervisor {
     }
 
     fn timeout(&self, due: Option<Duration>) -> Option<Duration> {
-        let limbo = (!self.limbo.is_empty()).then_some(LIMBO_STEP);
-        let timeout = due.into_iter().chain(limbo).min();
+        let look_again = self.look_again.values().min().map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = due.into_iter().chain(look_again).min();
         // epoll counts milliseconds: rounded up, so that the deadline has passed when the time is out.
         timeout.map(|timeout| timeout + Duration::from_micros(999))
     }
@@ -108,11 +101,22 @@ impl Supervisor {
                 }
             }
             Source::Sentinel => {
-                if self.members.contains_key(&worker) {
-                    self.limbo.entry(worker).or_insert_with(Instant::now);
+                if let Some(member) = self.members.get_mut(&worker) {
+                    member.has_ended();
                 }
+                self.judge(worker);
             }
             Source::Status => self.judge(worker),
+        }
+    }
+
+    fn look_again(&mut self) {
+        if !self.look_again.is_empty() {
+            let now = Instant::now();
+            let due = self.look_again.iter().filter(|&(_, &at)| at <= now);
+            for worker in due.map(|(&worker, _)| worker).collect::<Vec<_>>() {
+                self.judge(worker);
+            }
         }
     }
 
@@ -120,7 +124,9 @@ impl Supervisor {
         match action {
             Action::Start(worker) => self.start(worker),
             Action::Send(worker, job) => {
-                if let (Some(member), Some(frame)) = (self.members.get_mut(&worker), self.shared.take_frame(job)) {
+                // A worker may have ended since: its job is then queued again, or resolved.
+                let Some(member) = self.members.get_mut(&worker) else { return };
+                if let Some(frame) = self.shared.take_frame(job) {
                     member.load(job, frame);
                     self.write(worker);
                 }
@@ -136,8 +142,9 @@ impl Supervisor {
                 }
             }
             Action::Kill(worker) => {
-                if let Some(member) = self.members.get(&worker) {
-                    member.kill();
+                if self.members.get(&worker).is_some_and(|member| !member.kill()) {
+                    // The start is given up; should the process come to be, it finds its socket closed and ends.
+                    self.gone(worker, ExitStatus::unknown());
                 }
             }
         }
@@ -146,7 +153,10 @@ impl Supervisor {
     fn start(&mut self, worker: WorkerId) {
         fault::point("pool.start_worker");
         match Member::start(worker, self.context, self.poll.registry()) {
-            Ok(member) => drop(self.members.insert(worker, member)),
+            Ok(member) => {
+                self.look_again.extend(member.look_again().map(|at| (worker, at)));
+                self.members.insert(worker, member);
+            }
             Err(error) => {
                 self.shared.note_start_failure(error);
                 self.tell(Event::StartFailed(worker));
@@ -186,25 +196,40 @@ impl Supervisor {
     /// Sees whether a worker has ended, and if so lets its job be judged.
     fn judge(&mut self, worker: WorkerId) {
         let Some(member) = self.members.get_mut(&worker) else { return };
-        let overdue = self.limbo.get(&worker).is_some_and(|since| since.elapsed() > LIMBO_END);
-        let Some(status) = member.status(overdue) else { return };
-        // It has ended: all that it wrote is there now. A result that is whole counts.
-        while self.read(worker).is_some() {}
-        self.gone(worker, status);
+        match member.status(worker, self.poll.registry()) {
+            Ok(None) => match member.look_again() {
+                Some(at) => drop(self.look_again.insert(worker, at)),
+                None => drop(self.look_again.remove(&worker)),
+            },
+            Ok(Some(status)) => {
+                // It has ended: all that it wrote is there now. A result that is whole counts.
+                while self.read(worker).is_some() {}
+                self.gone(worker, status);
+            }
+            Err(error) => {
+                self.look_again.remove(&worker);
+                self.members.remove(&worker);
+                self.shared.note_start_failure(error);
+                self.tell(Event::StartFailed(worker));
+            }
+        }
     }
 
     fn gone(&mut self, worker: WorkerId, status: ExitStatus) {
-        self.limbo.remove(&worker);
+        self.look_again.remove(&worker);
         if let Some(member) = self.members.remove(&worker) {
-            let (pid, unreceived) = member.bury();
+            let (pid, remains) = member.bury();
+            let pid = pid.unwrap_or(0); // no process, no job
             let why = format_args!("the last worker that ended early, with pid {pid}, did so with {status}");
             self.shared.note_start_failure(RemoteError::msg(why));
-            let begun = match unreceived {
-                Some((job, frame)) => {
+            let begun = match remains {
+                Remains::Received => Begun::Perhaps,
+                // The state may have given it a job that was to be sent next.
+                Remains::Nothing => Begun::No,
+                Remains::Unreceived(job, frame) => {
                     self.shared.return_frame(job, frame);
                     Begun::No
                 }
-                None => Begun::Perhaps,
             };
             self.shared.tell(Event::Gone(worker, begun), Arrival::Lost(WorkerLost::new(pid, status)));
         }
