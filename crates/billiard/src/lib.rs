@@ -75,3 +75,9 @@ pub use billiard_pool::{
     Context, Error, ErrorKind, ExitStatus, Fd, ImapUnordered, Isolation, JobBuilder, JobError, JobHandle, Message,
     Panic, Pool, PoolBuilder, RemoteError, ResourceUsage, SubmitError, WorkerLost, init, init_for_tests,
 };
+
+/// The example of the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+#[derive(Debug)]
+pub struct Readme;
