@@ -17,7 +17,9 @@ fn double(n: u64) -> (u64, Vec<u8>) {
 fn main() {
     billiard::init();
     let _watchdog = Watchdog::start("child-faulty", 100);
-    let pool = Pool::builder().workers(2).timeout(Duration::from_millis(300)).build().expect("a pool");
+    // Short where a process stops and only the limit ends it; long where nothing but the plan may end a job.
+    let limit = std::env::args().nth(1).and_then(|ms| ms.parse().ok()).expect("the limit of a job, in ms");
+    let pool = Pool::builder().workers(2).timeout(Duration::from_millis(limit)).build().expect("a pool");
     let handles: Vec<_> = (0..JOBS).map(|n| pool.apply_async(double, n).expect("accepted")).collect();
     let (mut values, mut lost, mut limits, mut failed) = (0, 0, 0, 0);
     for (n, handle) in (0..).zip(handles) {

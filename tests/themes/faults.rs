@@ -2,7 +2,10 @@
 //! nothing is left. Built with `--cfg billiard_fault` only: `cargo xtask verify faults`.
 #![cfg(billiard_fault)]
 
-use std::process::Command;
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use billiard_test_support::{Random, Watchdog};
 
@@ -32,8 +35,20 @@ const FAILURES: &[(&str, i32, u64)] = &[
     ("sys.connection.sendmsg", libc::EINTR, 1),
 ];
 
-fn run(plan: &str) -> String {
+/// Again and again, for this test's part of the time that the environment gives; once at least.
+fn rounds(what: &str) -> impl Iterator<Item = Random> {
+    let seconds = std::env::var("BILLIARD_VERIFY_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    let (begin, part) = (Instant::now(), Duration::from_secs_f64(seconds / 2.0));
+    let mut random = Random::from_env(what);
+    std::iter::successors(Some(random.fork()), move |_| (begin.elapsed() < part).then(|| random.fork()))
+}
+
+/// The limit of a job that only the plan may end, in milliseconds.
+const LONG: u32 = 60_000;
+
+fn run(plan: &str, limit: u32) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_child-faulty"))
+        .arg(limit.to_string())
         .env("BILLIARD_FAULT", plan)
         .env_remove("RUST_BACKTRACE")
         .output()
@@ -52,12 +67,12 @@ fn count(text: &str, what: &str) -> u64 {
 #[test]
 fn a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed() {
     let _watchdog = Watchdog::start("a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed", 300);
-    let mut random = Random::from_env("a_kill_at_any_step");
-    for &(step, passes) in STEPS {
-        let pass = 1 + random.below(passes);
-        let text = run(&format!("{step}=kill@{pass}"));
-        if step == "worker.published" {
-            assert_eq!(count(&text, "lost"), 0, "a result that was written whole counts: {text}");
+    for mut random in rounds("a_kill_at_any_step") {
+        for &(step, passes) in STEPS {
+            let text = run(&format!("{step}=kill@{}", 1 + random.below(passes)), LONG);
+            if step == "worker.published" {
+                assert_eq!(count(&text, "lost"), 0, "a result that was written whole counts: {text}");
+            }
         }
     }
 }
@@ -65,11 +80,12 @@ fn a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed() {
 #[test]
 fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
     let _watchdog = Watchdog::start("a_stop_at_any_step_of_a_worker_ends_at_the_limit", 300);
-    let mut random = Random::from_env("a_stop_at_any_step");
-    for step in ["worker.run", "worker.publish", "worker.published"] {
-        let pass = 8 + random.below(5); // every worker stops there: not too many
-        let text = run(&format!("{step}=stop@{pass}"));
-        assert!(count(&text, "limits") > 0, "{step}: {text}");
+    for mut random in rounds("a_stop_at_any_step") {
+        for step in ["worker.run", "worker.publish", "worker.published"] {
+            let pass = 8 + random.below(5); // every worker stops there: not too many
+            let text = run(&format!("{step}=stop@{pass}"), 300);
+            assert!(count(&text, "limits") > 0, "{step}: {text}");
+        }
     }
 }
 
@@ -77,7 +93,7 @@ fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
 fn a_guardian_that_stops_delays_replacements_and_no_job() {
     let _watchdog = Watchdog::start("a_guardian_that_stops_delays_replacements_and_no_job", 300);
     for step in ["guardian.fork", "guardian.forked"] {
-        let text = run(&format!("{step}=stop@2"));
+        let text = run(&format!("{step}=stop@2"), LONG);
         assert_eq!(count(&text, "values"), 40, "the worker that there is does it all: {text}");
     }
 }
@@ -87,7 +103,7 @@ fn a_system_call_that_fails_is_an_error_and_not_the_end() {
     let _watchdog = Watchdog::start("a_system_call_that_fails_is_an_error_and_not_the_end", 300);
     let mut random = Random::from_env("a_system_call_that_fails");
     for &(call, errno, first) in FAILURES {
-        let text = run(&format!("{call}=errno:{errno}@{}", first + random.below(3)));
+        let text = run(&format!("{call}=errno:{errno}@{}", first + random.below(3)), LONG);
         assert_eq!(count(&text, "values"), 40, "{call}: {text}");
     }
 }
@@ -95,8 +111,8 @@ fn a_system_call_that_fails_is_an_error_and_not_the_end() {
 #[test]
 fn a_program_whose_children_never_come_up_fails_and_resolves_every_job() {
     let _watchdog = Watchdog::start("a_program_whose_children_never_come_up_fails_and_resolves_every_job", 300);
-    let text = run("sys.context.fork=errno:11@*");
+    let text = run("sys.context.fork=errno:11@*", LONG);
     assert_eq!(count(&text, "failed"), 40, "{text}");
-    let text = run("worker.start=kill@*");
+    let text = run("worker.start=kill@*", LONG);
     assert_eq!(count(&text, "failed"), 40, "{text}");
 }

@@ -33,7 +33,8 @@ use crate::{
 /// [`Error::Truncated`] where it died in the middle of a message.
 ///
 /// A `Connection` may itself be a part of a message. Sending it hands it over: there is one owner,
-/// and here every later use is [`Error::HandedOver`]. If the message cannot be sent, it stays.
+/// and here every later use is [`Error::HandedOver`]. If the message cannot be sent, it stays. One that another thread
+/// is using cannot be sent. Take it out of an event loop first: epoll goes on to watch what was handed over.
 ///
 /// ```
 /// use billiard_connection::Connection;
@@ -145,8 +146,8 @@ impl Connection {
     /// [`Error::NoDescriptor`] when a message came instead: the ends are out of step and this one is
     /// [poisoned](Error::Poisoned).
     pub fn recv_fd(&self) -> Result<OwnedFd, Error> {
-        self.owned_here()?;
         let mut reader = lock(&self.0.reader);
+        self.owned_here()?;
         if !reader.is_at_boundary() {
             return Err(Error::Poisoned);
         }
@@ -155,6 +156,7 @@ impl Connection {
             match sys::recv(self.as_fd(), &mut byte, &mut fds, false)? {
                 Transfer::Bytes(0) | Transfer::Reset => return Err(Error::Eof),
                 Transfer::Bytes(_) => break,
+                Transfer::BytesWithout(_) => return Err(Error::DescriptorsLost),
                 Transfer::WouldBlock => drop(crate::wait(&[self], None)?),
             }
         }
@@ -183,8 +185,8 @@ impl Connection {
     }
 
     fn write(&self, head: &[u8], body: &[u8], attachments: &Attachments) -> Result<(), Error> {
-        self.owned_here()?;
         let mut writer = lock(&self.0.writer);
+        self.owned_here()?; // under the lock: whoever hands it over takes both
         if writer.broken {
             return Err(Error::Poisoned);
         }
@@ -195,8 +197,9 @@ impl Connection {
     }
 
     fn read(&self) -> Result<crate::Frame, Error> {
+        let mut reader = lock(&self.0.reader);
         self.owned_here()?;
-        let frame = lock(&self.0.reader).read(self, Mode::Wait)?;
+        let frame = reader.read(self, Mode::Wait)?;
         Ok(frame.expect("a reader that may wait returns a whole frame"))
     }
 }
@@ -268,9 +271,14 @@ impl Serialize for Connection {
             Err(MOVED) => return refuse("the connection was handed over before"),
             Err(_) => return refuse("the connection is already part of a message"),
         }
-        if !self.0.reader.try_lock().is_ok_and(|reader| reader.is_at_boundary()) {
+        // Nobody is in the middle of anything: whoever waits for one of the locks sees MOVING once he has it.
+        let idle = match (self.0.reader.try_lock(), self.0.writer.try_lock()) {
+            (Ok(reader), Ok(writer)) => reader.is_at_boundary() && !writer.broken,
+            _ => false,
+        };
+        if !idle {
             self.0.kept();
-            return refuse("a thread is reading from the connection, or a message on it is half read");
+            return refuse("the connection is in use by another thread, or a message on it broke off half-way");
         }
         attachments::attach(self.0.clone()).map_err(ser::Error::custom)?.serialize(serializer)
     }

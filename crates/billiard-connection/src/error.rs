@@ -44,7 +44,8 @@ pub enum Error {
     /// A descriptor was expected and none came.
     #[error("a descriptor was expected and none came")]
     NoDescriptor,
-    /// The kernel dropped descriptors on their way: this process may open no more, most likely.
+    /// The kernel dropped descriptors on their way: this process may open no more, most likely. The message they were
+    /// in is gone; the connection stays usable.
     #[error("descriptors were lost on their way: has this process reached its limit of open files?")]
     DescriptorsLost,
     /// This end was handed to another process inside a message.

@@ -39,6 +39,8 @@ pub enum Mode {
 pub struct Frame {
     payload: Vec<u8>,
     received: Received,
+    /// Not all descriptors that were sent with it have come.
+    incomplete: bool,
 }
 
 impl Frame {
@@ -48,7 +50,7 @@ impl Frame {
     ///
     /// [`Error::UnexpectedDescriptors`] when descriptors came with it; they are closed.
     pub fn into_bytes(self) -> Result<Vec<u8>, Error> {
-        match self.received.len() {
+        match self.received.len() + usize::from(self.incomplete) {
             0 => Ok(self.payload),
             unexpected => Err(Error::UnexpectedDescriptors(unexpected)),
         }
@@ -58,10 +60,30 @@ impl Frame {
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`] when it is of another type, [`Error::WrongCount`] when descriptors are missing.
+    /// [`Error::Decode`] when it is of another type, [`Error::DescriptorsLost`] when this process could not receive all
+    /// of its descriptors.
     pub fn decode<T: DeserializeOwned>(mut self) -> Result<T, Error> {
-        let body = codec::strip_count(&self.payload, &self.received)?;
+        let body = Self::body(&self.payload, &self.received, self.incomplete)?;
         Ok(codec::decode(body, &mut self.received)?)
+    }
+
+    fn body<'f>(payload: &'f [u8], received: &Received, incomplete: bool) -> Result<&'f [u8], Error> {
+        if incomplete {
+            return Err(Error::DescriptorsLost);
+        }
+        Ok(codec::strip_count(payload, received)?)
+    }
+
+    /// Those descriptors that have come, for a message that cannot be decoded since others were lost.
+    #[must_use]
+    pub fn into_received(self) -> Received {
+        self.received
+    }
+
+    /// Whether descriptors that were sent with it were lost, since this process could open no more.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
     }
 
     /// The value at the beginning of a typed message, what is behind it, and the descriptors that are left.
@@ -70,7 +92,7 @@ impl Frame {
     ///
     /// As [`Frame::decode`].
     pub fn decode_prefix<T: DeserializeOwned>(mut self) -> Result<(T, Vec<u8>, Received), Error> {
-        let body = codec::strip_count(&self.payload, &self.received)?;
+        let body = Self::body(&self.payload, &self.received, self.incomplete)?;
         let (value, rest) = codec::decode_prefix(body, &mut self.received)?;
         let behind = self.payload.len() - rest.len();
         self.payload.drain(..behind);
@@ -103,6 +125,8 @@ pub struct FrameReader {
     payload: Vec<u8>,
     filled: usize,
     fds: Vec<OwnedFd>,
+    /// Descriptors of the frame were lost.
+    incomplete: bool,
     broken: bool,
     /// The other end was closed without having read all that was sent to it.
     left_unread: bool,
@@ -132,6 +156,7 @@ impl FrameReader {
             payload: Vec::new(),
             filled: 0,
             fds: Vec::new(),
+            incomplete: false,
             broken: false,
             left_unread: false,
         }
@@ -140,7 +165,7 @@ impl FrameReader {
     /// Whether the next byte begins a frame.
     #[must_use]
     pub fn is_at_boundary(&self) -> bool {
-        self.header_len == 0
+        self.header_len == 0 && !self.broken
     }
 
     /// Whether the other end is known to have been closed before it had read all that was sent to it. Known once
@@ -198,6 +223,10 @@ impl FrameReader {
                 return Err(if first { Error::Eof } else { Error::Truncated });
             }
             Transfer::Bytes(came) => self.header_len += came,
+            Transfer::BytesWithout(came) => {
+                self.header_len += came;
+                self.incomplete = true;
+            }
         }
         if first {
             self.fds = fds;
@@ -230,6 +259,7 @@ impl FrameReader {
                 return Err(Error::Truncated);
             }
             Transfer::Bytes(came) => self.filled += came,
+            Transfer::BytesWithout(_) => return Err(Error::UnexpectedDescriptors(fds.len() + 1)),
         }
         fault::point("connection.recv.payload");
         match fds.len() {
@@ -242,7 +272,11 @@ impl FrameReader {
         self.header_len = 0;
         self.payload_len = None;
         self.filled = 0;
-        Frame { payload: std::mem::take(&mut self.payload), received: std::mem::take(&mut self.fds).into() }
+        Frame {
+            payload: std::mem::take(&mut self.payload),
+            received: std::mem::take(&mut self.fds).into(),
+            incomplete: std::mem::take(&mut self.incomplete),
+        }
     }
 }
 
@@ -338,7 +372,7 @@ pub(crate) fn write_frame(
         ];
         let first: Vec<BorrowedFd<'_>> = if *written == 0 { attachments.fds().collect() } else { Vec::new() };
         match sys::send(socket, &parts, &first, mode == Mode::DontWait)? {
-            Transfer::Bytes(sent) => *written += sent,
+            Transfer::Bytes(sent) | Transfer::BytesWithout(sent) => *written += sent,
             Transfer::WouldBlock if mode == Mode::Wait => ready(socket, PollFlags::OUT)?,
             Transfer::WouldBlock => return Ok(false),
             Transfer::Reset => return Err(Error::Disconnected),

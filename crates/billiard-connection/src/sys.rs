@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use billiard_wire::{attachments, fault};
@@ -26,13 +26,20 @@ fn faulty(name: &'static str) -> Result<(), Errno> {
     fault::errno(name).map_err(Errno::from_raw_os_error)
 }
 
-/// A pair of connected stream sockets, both close-on-exec.
+/// A pair of connected stream sockets, both close-on-exec, and neither in the place of a standard stream.
 pub(crate) fn socketpair() -> Result<(OwnedFd, OwnedFd), Error> {
     let call = || {
         faulty("sys.connection.socketpair")?;
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        let (left, right) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        Ok((above_streams(left)?, above_streams(right)?))
     };
     checked("socketpair", call())
+}
+
+/// In a process that has closed its standard streams, new descriptors get their numbers.
+fn above_streams(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, 3) }
 }
 
 /// Whether the descriptor is a Unix stream socket.
@@ -44,6 +51,8 @@ pub(crate) fn is_unix_stream(fd: BorrowedFd<'_>) -> bool {
 /// What a call that may not wait did.
 pub(crate) enum Transfer {
     Bytes(usize),
+    /// Bytes came, and descriptors that came with them were lost: this process may open no more.
+    BytesWithout(usize),
     WouldBlock,
     /// The other end was closed, and had not read all that was sent to it.
     Reset,
@@ -97,7 +106,7 @@ pub(crate) fn recv(
             }
         }
         return match result {
-            Ok(message) if message.flags.contains(ReturnFlags::CTRUNC) => Err(Error::DescriptorsLost),
+            Ok(message) if message.flags.contains(ReturnFlags::CTRUNC) => Ok(Transfer::BytesWithout(message.bytes)),
             Ok(message) => Ok(Transfer::Bytes(message.bytes)),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Ok(Transfer::WouldBlock),
@@ -116,13 +125,12 @@ pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> Result
 }
 
 /// Puts the end of a dead connection in the place of `socket`: the number stays valid and whoever
-/// polls it sees the end, while the connection itself is let go.
+/// polls it from now on sees the end, while the connection itself is let go.
 pub(crate) fn bury(socket: &OwnedFd) -> io::Result<()> {
     let (dead, _) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // `dup3` wants to own the number that it fills; ownership stays where it is.
     // SAFETY: the number is that of an open descriptor, which `socket` keeps open; the copy is never dropped.
-    let mut place = std::mem::ManuallyDrop::new(unsafe {
-        <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(std::os::fd::AsRawFd::as_raw_fd(&socket.as_fd()))
-    });
+    let mut place =
+        std::mem::ManuallyDrop::new(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(socket.as_raw_fd()) });
     Ok(rustix::io::dup3(&dead, &mut place, rustix::io::DupFlags::CLOEXEC)?)
 }

@@ -1,23 +1,30 @@
 //! Starting processes.
 
 use std::{
-    fmt,
-    os::unix::ffi::OsStrExt,
-    sync::atomic::{AtomicU64, Ordering},
+    fmt, io,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use billiard_connection::{Connection, FrameWriter};
-use billiard_wire::{Message, codec, fault};
+use billiard_wire::{Message, attachments::Attachments, codec, fault};
 
 use crate::{
     Error, current,
-    guardian::Guardian,
+    guardian::{Guardian, Requested},
     process::Process,
-    protocol::{self, Body, Boot, Start, StartMethod, Surroundings},
-    starting::Starting,
+    protocol::{self, Body, Boot, Environment, Start, StartMethod, Surroundings},
+    starting::{PATIENCE, Starting},
     sys,
     task::Task,
 };
+
+/// The longest name of a process that is kept, in bytes.
+const MAX_NAME: usize = 255;
 
 /// How processes are started. It holds nothing that would have to be given back, and may be copied.
 ///
@@ -131,7 +138,11 @@ impl<A: Message, R: Message> ProcessBuilder<A, R> {
     /// Starts it, and returns once it exists.
     ///
     /// It has the working directory, environment, umask, standard output and error of this moment, and standard
-    /// input from `/dev/null`; a process group of its own; no other descriptor than those in its argument.
+    /// input from `/dev/null`; a process group of its own; no other descriptor than those in its argument. Its user is this program's;
+    /// capabilities, resource limits, CPU affinity and namespaces are those that the program had when it first started
+    /// a process.
+    ///
+    /// When this fails, the function is not called.
     ///
     /// # Errors
     ///
@@ -141,7 +152,8 @@ impl<A: Message, R: Message> ProcessBuilder<A, R> {
         self.begin()?.wait()
     }
 
-    /// Asks for it, and returns without waiting until it exists: [`start`](Self::start) for event loops.
+    /// Asks for it, and returns without waiting until it exists: [`start`](Self::start) for event loops. Its function is not
+    /// called before [`Starting::poll`] or [`Starting::wait`] has given the [`Process`].
     ///
     /// # Errors
     ///
@@ -151,16 +163,22 @@ impl<A: Message, R: Message> ProcessBuilder<A, R> {
 
         current::may_start()?;
         let task = Task::new(self.function)?;
-        let (mut bytes, mut attachments) = codec::encode(&self.argument)?.into_parts();
-        let argument = Body::of(&mut bytes)
-            .map_err(|source| Error::Start { what: "its argument needs a memory file".into(), source })?;
         let number = STARTED.fetch_add(1, Ordering::Relaxed) + 1;
         let daemon = self.daemon.unwrap_or(current::current().daemon);
-        let name = self.name.unwrap_or_else(|| format!("Process-{number}"));
+        let mut name = self.name.unwrap_or_else(|| format!("Process-{number}"));
+        name.truncate(name.floor_char_boundary(MAX_NAME));
         let (ours, theirs) = Connection::pair()?;
+        let cannot = |what: &str, source| Error::Start { what: what.into(), source };
+
+        // Its end of the report channel comes first, whatever else does not arrive.
+        let mut attachments = Attachments::default();
+        let theirs = theirs.as_fd().try_clone_to_owned().map_err(|source| cannot("its report channel", source))?;
+        attachments.push(Arc::new(theirs)).expect("the list was empty");
+        let mut bytes = codec::encode_after(&self.argument, &mut attachments)?;
+        let argument = Body::of(&mut bytes).map_err(|source| cannot("its argument needs a memory file", source))?;
         let start = Start {
             method: self.context.method,
-            surroundings: surroundings()?,
+            surroundings: surroundings().map_err(|source| cannot("its environment needs a memory file", source))?,
             boot: Boot {
                 name: name.clone(),
                 daemon,
@@ -168,37 +186,36 @@ impl<A: Message, R: Message> ProcessBuilder<A, R> {
                 print_panic: self.print_panic,
                 task,
                 argument,
-                report: theirs,
+                guardian: 0, // it fills that in itself
             },
         };
-        let message = protocol::encode(&start, &mut attachments)?;
+        let message = protocol::encode(&start, &mut attachments)
+            .map_err(|error| cannot("its descriptors cannot be passed", io::Error::other(error)))?;
         let mut frame = FrameWriter::typed(&message, bytes, attachments);
         fault::point("context.start");
+        let deadline = Instant::now() + PATIENCE;
         let guardian = loop {
             let guardian = Guardian::current()?;
-            match guardian.request(&mut frame) {
-                // It died before it read any of it: nothing was started, so another may be asked.
-                Err(billiard_connection::Error::Disconnected) if !frame.is_begun() => {}
-                Err(billiard_connection::Error::Disconnected) => return Err(Error::GuardianDied),
-                result => break result.map(|()| guardian)?,
+            // One that was gone before it read any of it has started nothing: another may be asked.
+            if guardian.request(&mut frame, deadline)? == Requested::Sent {
+                break guardian;
             }
         };
-        drop((frame, start));
         fault::point("context.started");
         Ok(Starting::new(name, daemon, ours, guardian))
     }
 }
 
-fn surroundings() -> Result<Surroundings, Error> {
+fn surroundings() -> io::Result<Surroundings> {
     let mut environment = Vec::new();
     for (name, value) in std::env::vars_os() {
         environment.extend([name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat());
     }
     Ok(Surroundings {
-        directory: sys::working_directory()?.into(),
+        directory: sys::working_directory().map(Into::into),
         stdout: sys::stream(1).map(Into::into),
         stderr: sys::stream(2).map(Into::into),
         umask: sys::umask(),
-        environment,
+        environment: Environment::of(environment)?,
     })
 }

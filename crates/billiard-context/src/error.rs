@@ -30,14 +30,14 @@ pub enum Error {
     },
     /// The helper process ended, or did not answer, before it said that it is ready.
     #[error(
-        "the helper process that starts children did not come up: {status}; is `init()` the first line of `main`, \
-         and does nothing before it fail?"
+        "the helper process that starts children did not come up: {}; is `init()` the first line of `main`, \
+         and does nothing before it fail?", status.as_deref().unwrap_or("it ended without a word")
     )]
     GuardianNotReady {
-        /// How it ended, if it did.
-        status: String,
+        /// What is known of it: how it ended, or what it lacks.
+        status: Option<String>,
     },
-    /// The helper process died while it started this child, which has died with it. Starting again brings up another.
+    /// The helper process died while it started this child, whose function was not called. Starting again brings up another.
     #[error("the helper process that starts children died while it started this one; the next start brings up another")]
     GuardianDied,
     /// The helper process has not answered for a minute.

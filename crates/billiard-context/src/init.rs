@@ -30,24 +30,37 @@ pub fn init() {
     let arguments: Vec<_> = std::env::args_os().skip(1).take(3).collect();
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_str()).collect();
     match arguments[..] {
-        [Some(GUARDIAN)] => match channel(0) {
+        // Its channel was made by its parent, the program.
+        [Some(GUARDIAN)] => match channel(0, sys::parent()) {
             Some(control) => guardian::main(control),
             None => not_by_hand(GUARDIAN),
         },
-        [Some(CHILD), Some(number)] => match number.parse().ok().filter(|&number| number > 2).and_then(channel) {
-            Some(boot) => child::boot(boot),
-            None => not_by_hand(CHILD),
-        },
+        // Its channel was made by itself, before it was executed afresh.
+        [Some(CHILD), Some(number)] => {
+            let number = number.parse().ok().filter(|&number| number > 2);
+            match number.and_then(|number| channel(number, std::process::id())) {
+                Some(boot) => child::boot(boot),
+                None => not_by_hand(CHILD),
+            }
+        }
         _ => current::set_initialized(),
     }
 }
 
 /// The channel that this process was executed with, close-on-exec from now on. A standard stream is
-/// replaced by `/dev/null`.
-fn channel(number: i32) -> Option<Connection> {
+/// replaced by `/dev/null`. Whoever speaks through it can make this process run anything: so it has to be the
+/// `maker` that only billiard knows how to be, and no help to gain rights.
+fn channel(number: i32, maker: u32) -> Option<Connection> {
+    if sys::has_elevated_rights() {
+        return None;
+    }
     // SAFETY: the program's `main` has just begun, so that nobody owns an inherited descriptor but the
     // standard library its streams; and of 0 only a duplicate is kept.
     let inherited = unsafe { sys::adopt(number)? };
+    if sys::maker_of(inherited.as_fd()) != Some(maker) {
+        keep_open(inherited);
+        return None;
+    }
     let own = if number == 0 {
         let own = sys::above_streams(inherited.as_fd()).ok();
         std::mem::forget(inherited);

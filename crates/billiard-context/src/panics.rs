@@ -45,8 +45,10 @@ pub fn catch<R>(print: Print, work: impl FnOnce() -> R) -> Result<R, Panic> {
     let caught = CAUGHT.replace(outer).and_then(|(_, caught)| caught);
     result.map_err(|payload| {
         let message = Panic::message_of(&*payload);
-        // A payload may itself panic when it is dropped.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        // A payload may itself panic when it is dropped, with one that does again: there it ends.
+        if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(again);
+        }
         match caught {
             // The hook may have seen an earlier panic that the work caught itself, or none (`resume_unwind`).
             Some(panic) if panic.message() == message => panic,

@@ -16,7 +16,7 @@ use crate::{
     ChildError, Error,
     exit::ExitStatus,
     guardian::Guardian,
-    protocol::{Ended, Report},
+    protocol::{Body, Ended, Report},
     starting::Pending,
     sys,
 };
@@ -51,11 +51,42 @@ pub struct Process<R = ()> {
     report: Connection,
     reader: FrameReader,
     guardian: Arc<Guardian>,
-    ended: Option<(Ended, Vec<u8>, Received)>,
+    /// What the child said last; an error when this process could not receive it.
+    ended: Option<Result<Last, Error>>,
     status: Option<ExitStatus>,
+    /// Its value, or why there is none, was taken.
     taken: bool,
+    /// The report channel says nothing more that could be understood.
+    deaf: bool,
     detached: bool,
     result: PhantomData<fn() -> R>,
+}
+
+/// What a report was about.
+enum Heard {
+    Exited(ExitStatus),
+    Other,
+}
+
+/// A child's last word, as it came.
+#[derive(Debug)]
+pub(crate) struct Last {
+    pub(crate) body: Body,
+    pub(crate) behind: Vec<u8>,
+    pub(crate) received: Received,
+}
+
+impl Last {
+    /// How it ended, and the bytes of its value with its descriptors.
+    fn read(self) -> Result<(Ended, Vec<u8>, Received), ChildError> {
+        let Self { body, behind, mut received } = self;
+        let mut bytes =
+            body.into_bytes(behind).map_err(|source| ChildError::Wait(Box::new(Error::Io { call: "read", source })))?;
+        let (ended, value) = codec::decode_prefix(&bytes, &mut received)?;
+        let before = bytes.len() - value.len();
+        bytes.drain(..before);
+        Ok((ended, bytes, received))
+    }
 }
 
 impl<R> Process<R> {
@@ -69,9 +100,10 @@ impl<R> Process<R> {
             report,
             reader,
             guardian,
-            ended,
+            ended: ended.map(Ok),
             status: None,
             taken: false,
+            deaf: false,
             detached: false,
             result: PhantomData,
         }
@@ -125,12 +157,12 @@ impl<R> Process<R> {
             if let Some(status) = self.try_join()? {
                 return Ok(Some(status));
             }
-            let [_, _] = if self.guardian.is_dead() {
+            if self.deaf || self.guardian.is_dead() {
                 // No report will come any more: the process itself is all there is to wait for.
-                sys::wait_readable([self.pidfd.as_fd(), self.pidfd.as_fd()], deadline)?
+                sys::wait_readable([self.pidfd.as_fd()], deadline)?;
             } else {
-                sys::wait_readable([self.report.as_fd(), self.guardian.as_fd()], deadline)?
-            };
+                sys::wait_readable([self.report.as_fd(), self.guardian.as_fd()], deadline)?;
+            }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return self.try_join();
             }
@@ -144,27 +176,50 @@ impl<R> Process<R> {
     /// As [`join`](Self::join).
     pub fn try_join(&mut self) -> Result<Option<ExitStatus>, Error> {
         while self.status.is_none() {
-            // Before looking into the channel: what a dead guardian said is all there by then.
-            let last = self.guardian.is_dead() && sys::is_readable(self.pidfd.as_fd());
-            match self.reader.read(&self.report, Mode::DontWait) {
-                Ok(Some(frame)) => {
-                    // What cannot be understood was not said by the guardian, whose word is waited for.
-                    if let Ok((report, behind, received)) = frame.decode_prefix::<Report>() {
-                        match report {
-                            Report::Ended(ended) => self.ended = Some((ended, behind, received)),
-                            Report::Exited(status) => self.status = Some(status),
-                            Report::Started(..) | Report::NotStarted(..) => {}
-                        }
-                    }
+            // Before looking into the channel: what was said of one that has ended is there soon, and what a dead
+            // guardian said is all there.
+            let ended = sys::is_readable(self.pidfd.as_fd());
+            let guardian_died = ended && self.guardian.is_dead();
+            match self.hear() {
+                // Of one that still runs it is not the guardian who says so. It may have ended since.
+                Some(Heard::Exited(status)) if sys::is_readable(self.pidfd.as_fd()) => self.status = Some(status),
+                Some(_) => {}
+                None if guardian_died || (ended && self.deaf) => {
+                    self.status = Some(ExitStatus::UNKNOWN);
+                    // Nobody else ends what is left of its group.
+                    sys::kill_group_of(self.pidfd.as_fd(), self.pid);
                 }
-                Ok(None) | Err(_) if last => self.status = Some(ExitStatus::UNKNOWN),
-                Ok(None) => break,
-                // The channel is of no more use. Once the process has ended, that is all that will be known.
-                Err(_) if sys::is_readable(self.pidfd.as_fd()) => self.status = Some(ExitStatus::UNKNOWN),
-                Err(_) => break,
+                None => break,
             }
         }
         Ok(self.status.clone())
+    }
+
+    /// Takes the next thing off the report channel; `None` when nothing has come. The child's last word is kept.
+    fn hear(&mut self) -> Option<Heard> {
+        if self.deaf {
+            return None;
+        }
+        let frame = match self.reader.read(&self.report, Mode::DontWait) {
+            Ok(frame) => frame?,
+            Err(_) => {
+                self.deaf = true;
+                return None;
+            }
+        };
+        match frame.decode_prefix::<Report>() {
+            Ok((Report::Ended(body), behind, received)) => {
+                self.ended = Some(Ok(Last { body, behind, received }));
+                Some(Heard::Other)
+            }
+            Ok((Report::Exited(status), ..)) => Some(Heard::Exited(status)),
+            Ok((Report::Started(_) | Report::NotStarted(..), ..)) => Some(Heard::Other),
+            Err(error) => {
+                // Only the last word has descriptors that may be lost; the guardian's follows.
+                self.ended = Some(Err(error.into()));
+                Some(Heard::Other)
+            }
+        }
     }
 
     /// A descriptor that is readable when [`try_join`](Self::try_join) has something to take. For event loops, beside
@@ -207,21 +262,20 @@ impl<R: Message> Process<R> {
     /// How else it ended. [`ChildError::Taken`] the second time.
     pub fn take_result(&mut self) -> Result<R, ChildError> {
         let status = self.join().map_err(|error| ChildError::Wait(Box::new(error)))?;
-        match self.ended.take() {
-            Some((Ended::Returned(body), behind, mut received)) => {
-                self.taken = true;
-                let bytes = body
-                    .into_bytes(behind)
-                    .map_err(|source| ChildError::Wait(Box::new(Error::Io { call: "read", source })))?;
-                Ok(codec::decode(&bytes, &mut received)?)
-            }
-            Some((Ended::Panicked(panic), ..)) => Err(ChildError::Panicked(panic)),
-            Some((Ended::BadArgument(error), ..)) => Err(ChildError::Argument(error)),
-            Some((Ended::BadResult(error), ..)) => Err(ChildError::Encode(error)),
-            Some((Ended::NotSetUp(error), ..)) => Err(ChildError::Setup(error)),
-            None if self.taken => Err(ChildError::Taken),
-            None if status.code().is_some() => Err(ChildError::Exited(status)),
-            None => Err(ChildError::Signalled(status)),
+        if std::mem::replace(&mut self.taken, true) {
+            return Err(ChildError::Taken);
+        }
+        let last = match self.ended.take() {
+            Some(last) => last.map_err(|error| ChildError::Wait(Box::new(error)))?,
+            None if status.code().is_some() => return Err(ChildError::Exited(status)),
+            None => return Err(ChildError::Signalled(status)),
+        };
+        match last.read()? {
+            (Ended::Returned, bytes, mut received) => Ok(codec::decode(&bytes, &mut received)?),
+            (Ended::Panicked(panic), ..) => Err(ChildError::Panicked(panic)),
+            (Ended::BadArgument(error), ..) => Err(ChildError::Argument(error)),
+            (Ended::BadResult(error), ..) => Err(ChildError::Encode(error)),
+            (Ended::NotSetUp(error), ..) => Err(ChildError::Setup(error)),
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{fs::File, io};
 
 use billiard_connection::{Connection, Fd};
-use billiard_wire::{Panic, RemoteError, attachments::Attachments};
+use billiard_wire::{
+    Panic, RemoteError,
+    attachments::{Attachments, Received},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{exit::ExitStatus, image::Identity, sys, task::Task};
@@ -31,7 +34,12 @@ pub enum StartMethod {
     Spawn,
 }
 
-/// The program asks the guardian for a child. The bytes of an inline argument stand behind it.
+/// The number of the descriptor that a message is about, which comes before those of any value: the report channel of
+/// a [`Start`] and a [`Boot`], the pidfd of [`Report::Started`].
+pub(crate) const FIRST: u32 = 0;
+
+/// The program asks the guardian for a child. Descriptor [`FIRST`] is the child's end of its report channel; the bytes
+/// of an inline argument stand behind the message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) method: StartMethod,
@@ -42,16 +50,41 @@ pub(crate) struct Start {
 /// What a child inherits from its caller as it is at `start()`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Surroundings {
-    pub(crate) directory: Fd,
+    /// None where the caller may not look at its own directory; it is then the guardian's.
+    pub(crate) directory: Option<Fd>,
     pub(crate) stdout: Option<Fd>,
     pub(crate) stderr: Option<Fd>,
     pub(crate) umask: Option<u32>,
-    /// `NAME=value`, each ended by a NUL byte.
-    #[serde(with = "serde_bytes")]
-    pub(crate) environment: Vec<u8>,
+    pub(crate) environment: Environment,
 }
 
-/// What a child runs. The bytes of an inline argument stand behind it.
+/// `NAME=value`, each ended by a NUL byte. In a file when it is large, so that a request always fits into the channel.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Environment {
+    Inline(#[serde(with = "serde_bytes")] Vec<u8>),
+    File(Fd<File>),
+}
+
+impl Environment {
+    const MAX_INLINE: usize = 16 << 10;
+
+    pub(crate) fn of(variables: Vec<u8>) -> io::Result<Self> {
+        if variables.len() <= Self::MAX_INLINE {
+            return Ok(Self::Inline(variables));
+        }
+        Ok(Self::File(sys::sealed_file(&variables)?.into()))
+    }
+
+    pub(crate) fn into_bytes(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Inline(variables) => Ok(variables),
+            Self::File(file) => sys::read_sealed(&file),
+        }
+    }
+}
+
+/// What a child runs. Descriptor [`FIRST`] is its end of the report channel; the bytes of an inline argument stand
+/// behind the message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Boot {
     pub(crate) name: String,
@@ -60,18 +93,20 @@ pub(crate) struct Boot {
     pub(crate) print_panic: bool,
     pub(crate) task: Task,
     pub(crate) argument: Body,
-    pub(crate) report: Connection,
+    /// The process that its life depends on.
+    pub(crate) guardian: u32,
 }
 
-/// What guardian and child say on a child's report channel. The bytes of an inline value stand behind it.
+/// What guardian and child say on a child's report channel. Each fits into one write of a socket, so that the two never
+/// mix. The other way goes one empty message: the child may run.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// From the guardian: it runs.
-    Started(u32, Fd),
+    /// From the guardian: it exists, with this pid; descriptor [`FIRST`] is its pidfd.
+    Started(u32),
     /// From the guardian: it could not be made. What failed, and the kernel's answer.
     NotStarted(String, i32),
-    /// From the child, before it ends.
-    Ended(Ended),
+    /// From the child, before it ends: an [`Ended`], and behind that the bytes of its value.
+    Ended(Body),
     /// From the guardian: it was reaped.
     Exited(ExitStatus),
 }
@@ -79,7 +114,7 @@ pub(crate) enum Report {
 /// A child's last word.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Ended {
-    Returned(Body),
+    Returned,
     Panicked(Panic),
     BadArgument(RemoteError),
     BadResult(RemoteError),
@@ -116,6 +151,12 @@ impl Body {
             Self::File(file) => sys::read_sealed(&file),
         }
     }
+}
+
+/// The child's end of its report channel, out of the descriptors that came with a request.
+pub(crate) fn take_report(received: &mut Received) -> Result<Connection, billiard_connection::Error> {
+    let report = received.take(FIRST).ok().and_then(|fd| Connection::try_from(fd).ok());
+    report.ok_or(billiard_connection::Error::NoDescriptor)
 }
 
 /// A message as bytes, behind attachments that were encoded before it.

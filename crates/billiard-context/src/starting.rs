@@ -8,25 +8,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billiard_connection::{Connection, Fd, FrameReader, Mode};
-use billiard_wire::attachments::Received;
+use billiard_connection::{Connection, FrameReader, Mode};
 
 use crate::{
     Error,
     guardian::Guardian,
-    process::Process,
-    protocol::{Ended, Report},
+    process::{Last, Process},
+    protocol::{FIRST, Report},
     sys,
 };
 
 /// How long a start may take before it is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process that was asked for: it is being made, or waits for that.
 ///
-/// For event loops, which may not wait: its [`status_fd`](Starting::status_fd) is readable when [`poll`](Starting::poll) has something to say. Dropping
-/// it gives the start up: the process is not made, or ended, or, if it exists by now and that word was on its way, it runs without a
-/// handle until its function returns or this program ends.
+/// For event loops, which may not wait: its [`status_fd`](Starting::status_fd) is readable when [`poll`](Starting::poll) has something to say.
+/// Dropping it gives the start up: the process is not made, or ends before its function is called.
 pub struct Starting<R = ()> {
     /// None once it has become a process.
     pending: Option<Pending>,
@@ -40,8 +38,8 @@ pub(crate) struct Pending {
     pub(crate) report: Connection,
     pub(crate) reader: FrameReader,
     pub(crate) guardian: Arc<Guardian>,
-    /// A quick child may end before the guardian has said that it runs.
-    pub(crate) ended: Option<(Ended, Vec<u8>, Received)>,
+    /// A child that cannot be set up may say so before the guardian has said that it exists.
+    pub(crate) ended: Option<Last>,
 }
 
 impl<R> Starting<R> {
@@ -66,11 +64,15 @@ impl<R> Starting<R> {
                 Err(error) => Err(error),
             };
             match said {
-                Ok((Report::Started(pid, pidfd), ..)) => {
-                    let pidfd = Fd::into_inner(pidfd);
+                Ok((Report::Started(pid), _, mut received)) => {
+                    let pidfd = received.take(FIRST).map_err(|_| Error::GuardianDied)?;
+                    // It may run. If it has ended by now, its status says so.
+                    let _ = pending.report.send_bytes(&[]);
                     return Ok(self.pending.take().map(|pending| Process::new(pending, pid, pidfd)));
                 }
-                Ok((Report::Ended(how), behind, received)) => pending.ended = Some((how, behind, received)),
+                Ok((Report::Ended(body), behind, received)) => pending.ended = Some(Last { body, behind, received }),
+                // Without its pidfd it cannot be watched, and it does not run before it is.
+                Err(error @ billiard_connection::Error::DescriptorsLost) => return Err(error.into()),
                 Ok((Report::NotStarted(what, errno), ..)) => {
                     return Err(Error::Start { what, source: std::io::Error::from_raw_os_error(errno) });
                 }

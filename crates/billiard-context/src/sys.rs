@@ -8,7 +8,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::FileExt, process::CommandExt},
     },
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::{MemfdFlags, Mode, OFlags, SealFlags},
     io::{Errno, FdFlags},
-    process::{Pid, PidfdFlags},
+    process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, setrlimit},
 };
 
 use crate::{Error, exit::ExitStatus};
@@ -33,17 +33,27 @@ fn named<T>(call: &'static str, result: io::Result<T>) -> Result<T, Error> {
 
 // --- other processes ---------------------------------------------------------------------------
 
-/// Executes this program as the guardian, with `control` as its standard input, in a group of its own.
-pub(crate) fn execute_guardian(marker: &str, control: OwnedFd) -> io::Result<Child> {
+/// Executes this program as the guardian, with `control` as its standard input, in a group of its own; its pid.
+pub(crate) fn execute_guardian(marker: &str, control: OwnedFd) -> io::Result<u32> {
     faulty("sys.context.execute")?;
-    Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    command
         .arg0(std::env::args_os().next().unwrap_or_else(|| "billiard".into()))
         .arg(marker)
         .stdin(Stdio::from(control))
         .stdout(Stdio::null())
-        .process_group(0)
-        .spawn()
+        .process_group(0);
+    // The kernel executes nothing with a larger variable; children get theirs by another way.
+    for (name, value) in std::env::vars_os() {
+        if name.len() + value.len() > MAX_VARIABLE {
+            command.env_remove(name);
+        }
+    }
+    Ok(command.spawn()?.id())
 }
+
+/// A little below the kernel's limit on one string, MAX_ARG_STRLEN: 32 pages.
+const MAX_VARIABLE: usize = 120 << 10;
 
 /// Replaces this process by the same program, started afresh with these arguments. Returns only on failure.
 pub(crate) fn execute_afresh(arguments: &[&str]) -> io::Error {
@@ -80,13 +90,27 @@ pub(crate) unsafe fn fork() -> io::Result<Forked> {
     }
 }
 
-/// Ends this process at once: no destructor, no exit hook. What the standard streams hold is written.
+/// Ends this process at once: no destructor, no exit hook. What the standard streams hold is written, but other threads
+/// of the process, which may hold the streams' locks, cannot keep it from ending for long.
 pub(crate) fn exit_now(code: i32) -> ! {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if threads().is_none_or(|threads| threads > 1) {
+        let flushed = std::thread::Builder::new().spawn(flush);
+        let begin = Instant::now();
+        while flushed.as_ref().is_ok_and(|thread| !thread.is_finished()) && begin.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    } else {
+        flush();
+    }
+    // SAFETY: always.
+    unsafe { libc::_exit(code) }
+}
+
+fn flush() {
     let _ = io::stdout().flush();
     // SAFETY: a null stream stands for all; C code that the process ran may have written to them.
     unsafe { libc::fflush(std::ptr::null_mut()) };
-    // SAFETY: always.
-    unsafe { libc::_exit(code) }
 }
 
 fn pid(number: u32) -> Option<Pid> {
@@ -124,6 +148,37 @@ pub(crate) fn kill_group(leader: u32) {
     if let Some(group) = pid(leader) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
+}
+
+/// KILL to every process of the group that the process of the pidfd leads or led, although it may have been reaped.
+pub(crate) fn kill_group_of(pidfd: BorrowedFd<'_>, leader: u32) {
+    const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: four numbers and a null pointer, which stands for the usual description of the signal.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            no_info,
+            PIDFD_SIGNAL_PROCESS_GROUP,
+        )
+    };
+    // Before Linux 6.9 only the number will do: as long as the group has members nobody else can have it.
+    if sent < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+        kill_group(leader);
+    }
+}
+
+/// How the child of the pidfd has ended, if it has, reaping it; none where the host program reaps everything.
+pub(crate) fn reap_by_pidfd(pidfd: BorrowedFd<'_>) -> Option<String> {
+    let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG;
+    let status = rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd), options).ok()??;
+    Some(match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("it ended with exit code {code}"),
+        (_, Some(signal)) => format!("it was ended by signal {signal}"),
+        _ => "it ended".to_owned(),
+    })
 }
 
 /// KILL to a child of this process that was not reaped.
@@ -244,10 +299,11 @@ pub(crate) fn set_dispositions(signals: &[Signal], handler: SigHandler) {
     }
 }
 
-/// Gives every signal its default disposition, those beyond the named ones included.
+/// Gives every signal its default disposition, those beyond the named ones included; but SEGV and BUS, by whose
+/// handlers the standard library tells a stack overflow.
 pub(crate) fn default_dispositions() {
     const HIGHEST: i32 = 64;
-    for number in 1..=HIGHEST {
+    for number in (1..=HIGHEST).filter(|number| ![libc::SIGSEGV, libc::SIGBUS].contains(number)) {
         // SAFETY: defaulting runs no code of ours. KILL, STOP and what the C library keeps to itself are refused.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
@@ -293,15 +349,64 @@ pub(crate) fn keep_only(keep: OwnedFd) -> OwnedFd {
     // SAFETY: closing numbers that nobody in this process has: nothing was opened before.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, PLACE + 1, u32::MAX, 0) };
     if closed < 0 {
-        for entry in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
-            match entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) {
-                // SAFETY: as above; the descriptor that reads the folder is closed twice, which fails harmlessly.
-                Some(fd) if fd > PLACE => drop(unsafe { libc::close(fd) }),
-                _ => {}
-            }
+        let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        // Collected first, so that the folder is closed before its own number is tried.
+        for fd in numbers.collect::<Vec<_>>().into_iter().filter(|&fd| fd > PLACE) {
+            // SAFETY: as above.
+            unsafe { libc::close(fd) };
         }
     }
     keep
+}
+
+/// Raises the limit of open descriptors as far as this process may; what it was.
+pub(crate) fn raise_descriptor_limit() -> Option<Rlimit> {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+    setrlimit(Resource::Nofile, raised).ok().map(|()| before)
+}
+
+/// Sets the limit of open descriptors.
+pub(crate) fn set_descriptor_limit(limit: Rlimit) {
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// The user and group that this process acts as, and those that it belongs to.
+pub(crate) fn credentials() -> [u32; 4] {
+    use rustix::process::{getegid, geteuid, getgid, getuid};
+
+    [getuid().as_raw(), geteuid().as_raw(), getgid().as_raw(), getegid().as_raw()]
+}
+
+/// The process that made the socket pair of which this is an end.
+pub(crate) fn maker_of(socket: BorrowedFd<'_>) -> Option<u32> {
+    let credentials = rustix::net::sockopt::socket_peercred(socket).ok()?;
+    Some(credentials.pid.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// Whether this process was given rights that its caller does not have.
+pub(crate) fn has_elevated_rights() -> bool {
+    // SAFETY: it reads a word that the kernel passed at start.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Sets the environment to `NAME=value`, each ended by a NUL byte.
+///
+/// # Safety
+///
+/// The calling process has one thread.
+pub(crate) unsafe fn set_environment(variables: &[u8]) {
+    // SAFETY: nobody reads it meanwhile, as the caller promises.
+    unsafe { libc::clearenv() };
+    for variable in variables.split(|&byte| byte == 0) {
+        // A variable without a name cannot be set, though a program can be started with one.
+        if let Some(at @ 1..) = variable.iter().position(|&byte| byte == b'=') {
+            let (name, value) = (OsStr::from_bytes(&variable[..at]), OsStr::from_bytes(&variable[at + 1..]));
+            // SAFETY: as above.
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
 }
 
 /// Descriptor `number`, if it is open, as this process's own.
@@ -349,10 +454,9 @@ pub(crate) fn null() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// The working directory.
-pub(crate) fn working_directory() -> Result<OwnedFd, Error> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    named("open", rustix::fs::open(".", flags, Mode::empty()).map_err(Into::into))
+/// The working directory; `None` for one that this process may not look at.
+pub(crate) fn working_directory() -> Option<OwnedFd> {
+    rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 /// Makes it the working directory.
@@ -390,6 +494,15 @@ pub(crate) fn wait_readable<const N: usize>(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(source) => return Err(Error::Io { call: "ppoll", source }),
         }
+    }
+}
+
+/// Waits until `fd` has room or `ended` is readable, at most until `deadline`.
+pub(crate) fn wait_room(fd: BorrowedFd<'_>, ended: BorrowedFd<'_>, deadline: Instant) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::OUT), PollFd::from_borrowed_fd(ended, PollFlags::IN)];
+    if let Ok(left) = Timespec::try_from(left) {
+        let _ = rustix::event::poll(&mut polled, Some(&left)); // the caller looks again, whatever it says
     }
 }
 

@@ -10,8 +10,8 @@ use super::{Check, Plan, attempt};
 pub(super) const CHECK: Check =
     Check { name: "faults", about: "a process is killed or stopped between any two steps", run };
 
-/// The packages that have such tests.
-const PACKAGES: &[&str] = &["billiard-connection", "billiard-context", "billiard-pool", "billiard-tests"];
+/// Where those tests are.
+const TESTS: [&str; 4] = ["-p", "billiard-tests", "--test", "faults"];
 
 /// What compiles the fail-points in.
 const FLAG: [&str; 2] = ["--cfg", "billiard_fault"];
@@ -24,12 +24,12 @@ fn run(plan: &Plan<'_>) -> Result<()> {
     let (variable, flags) = flags(env::var_os("CARGO_ENCODED_RUSTFLAGS"), env::var_os("RUSTFLAGS"));
     let tests = |more: &[&str]| {
         let mut command = plan.workspace.cargo(["test", "--locked"]);
-        command.args(PACKAGES.iter().flat_map(|package| ["-p", *package])).args(more);
+        command.args(TESTS).args(more);
         command.env(variable, &flags).env("CARGO_TARGET_DIR", plan.workspace.target.join("fault"));
         command
     };
     attempt(&mut tests(&["--no-run"]), None)?;
-    let mut tests = tests(&[]);
+    let mut tests = tests(&["--", "--nocapture", "--test-threads", "1"]);
     tests.env("BILLIARD_SEED", plan.seed.to_string()).env("BILLIARD_VERIFY_SECONDS", plan.seconds().to_string());
     attempt(&mut tests, Some(plan.budget * 2 + GRACE))
 }

@@ -2,12 +2,12 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    process::Child,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use billiard_connection::{Connection, Fd, FrameWriter, Mode};
+use nix::sys::signal::Signal;
 
 use crate::{Error, image::Image, init, protocol::Hello, sys};
 
@@ -17,43 +17,57 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A guardian that has said that it is ready. Dropping it closes the control channel, which ends it.
 #[derive(Debug)]
 pub(crate) struct Guardian {
-    /// One request at a time goes out. After half a one it is closed, which ends the guardian.
-    control: Mutex<Option<Connection>>,
+    /// One request at a time goes out.
+    control: Mutex<Connection>,
     pidfd: OwnedFd,
-    process: Mutex<Child>,
+    /// Whom the program was when it was brought up: its children are the same.
+    credentials: [u32; 4],
 }
 
-/// The guardian of this process: brought up at first use, and anew after it died.
-static CURRENT: Mutex<Option<Arc<Guardian>>> = Mutex::new(None);
+/// The guardians of this process.
+struct Guardians {
+    /// Brought up at first use, and anew after it died.
+    current: Option<Arc<Guardian>>,
+    /// Those from before the program changed its user: they live on for the children that they have.
+    former: Vec<Arc<Guardian>>,
+}
+
+static GUARDIANS: Mutex<Guardians> = Mutex::new(Guardians { current: None, former: Vec::new() });
 
 impl Guardian {
     /// The guardian of this process, alive as far as one can know.
     pub(crate) fn current() -> Result<Arc<Self>, Error> {
-        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(guardian) = &*current {
-            if !guardian.is_dead() {
-                return Ok(guardian.clone());
+        let mut guardians = lock(&GUARDIANS);
+        guardians.former.retain(|guardian| !guardian.is_dead());
+        if let Some(guardian) = guardians.current.take() {
+            let same_user = guardian.credentials == sys::credentials();
+            match guardian.is_dead() {
+                true => {}
+                false if same_user => return Ok(guardians.current.insert(guardian).clone()),
+                false => guardians.former.push(guardian),
             }
-            guardian.reap();
         }
-        *current = None;
-        Ok(current.insert(Arc::new(Self::bring_up()?)).clone())
+        Ok(guardians.current.insert(Arc::new(Self::bring_up()?)).clone())
     }
 
     fn bring_up() -> Result<Self, Error> {
         let (control, theirs) = Connection::pair()?;
-        let theirs = theirs.as_fd().try_clone_to_owned().map_err(|source| Error::Io { call: "fcntl", source })?;
-        let mut process = sys::execute_guardian(init::GUARDIAN, theirs)
+        let theirs = {
+            // Only the guardian may hold this end, so that its death closes it.
+            let end = theirs;
+            end.as_fd().try_clone_to_owned().map_err(|source| Error::Io { call: "fcntl", source })?
+        };
+        let pid = sys::execute_guardian(init::GUARDIAN, theirs)
             .map_err(|source| Error::Start { what: "the program could not execute itself".into(), source })?;
+        let process = sys::pidfd_open(pid)?;
         match Self::greet(&control) {
-            Ok(pidfd) => Ok(Self { control: Mutex::new(Some(control)), pidfd, process: Mutex::new(process) }),
+            Ok(pidfd) => Ok(Self { control: Mutex::new(control), pidfd, credentials: sys::credentials() }),
             Err(error) => {
-                let _ = process.kill();
-                let status = process.wait();
+                let _ = sys::signal(process.as_fd(), Signal::SIGKILL);
+                let _ = sys::wait_readable([process.as_fd()], Some(Instant::now() + PATIENCE));
+                let status = sys::reap_by_pidfd(process.as_fd());
                 Err(match (error, status) {
-                    (Error::GuardianNotReady { .. }, Ok(status)) => {
-                        Error::GuardianNotReady { status: status.to_string() }
-                    }
+                    (Error::GuardianNotReady { status: None }, status) => Error::GuardianNotReady { status },
                     (error, _) => error,
                 })
             }
@@ -62,7 +76,7 @@ impl Guardian {
 
     fn greet(control: &Connection) -> Result<OwnedFd, Error> {
         if !control.poll(Some(PATIENCE))? {
-            let status = format!("it said nothing within {} s", PATIENCE.as_secs());
+            let status = Some(format!("it said nothing within {} s", PATIENCE.as_secs()));
             return Err(Error::GuardianNotReady { status });
         }
         match control.recv::<Hello>() {
@@ -70,37 +84,64 @@ impl Guardian {
             Ok(Hello::Ready(..)) => Err(Error::OtherExecutable),
             Ok(Hello::Threads(threads)) => Err(Error::ThreadsBeforeInit { threads }),
             Ok(Hello::Unsupported(call)) if call == "pidfd_open" => Err(Error::Unsupported { call: "pidfd_open" }),
-            Ok(Hello::Unsupported(status) | Hello::Failed(status)) => Err(Error::GuardianNotReady { status }),
-            Err(_) => Err(Error::GuardianNotReady { status: "it ended without a word".into() }),
+            Ok(Hello::Unsupported(status) | Hello::Failed(status)) => {
+                Err(Error::GuardianNotReady { status: Some(status) })
+            }
+            // It ended without a word: how, its status says.
+            Err(_) => Err(Error::GuardianNotReady { status: None }),
         }
     }
 
-    /// Sends a request. `Disconnected` when the guardian is gone: it has ended when this returns.
-    pub(crate) fn request(&self, frame: &mut FrameWriter) -> Result<(), billiard_connection::Error> {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = match &*control {
-            Some(connection) => frame.write(connection, Mode::Wait).map(drop),
-            None => Err(billiard_connection::Error::Disconnected),
-        };
-        if result.is_err() && frame.is_begun() {
-            *control = None;
+    /// Sends a request, before `deadline`. `Gone` when the guardian had ended before it could have read any of it.
+    pub(crate) fn request(&self, frame: &mut FrameWriter, deadline: Instant) -> Result<Requested, Error> {
+        let control = lock(&self.control);
+        loop {
+            match frame.write(&*control, Mode::DontWait) {
+                Ok(true) => return Ok(Requested::Sent),
+                Ok(false) if Instant::now() < deadline && !self.is_dead() => {
+                    sys::wait_room(control.as_fd(), self.pidfd.as_fd(), deadline);
+                }
+                Ok(false) => {
+                    // After half a request it is of no more use. It has not read for a minute: it is stopped.
+                    if frame.is_begun() {
+                        let _ = sys::signal(self.pidfd.as_fd(), Signal::SIGKILL);
+                    }
+                    return Err(Error::GuardianSilent);
+                }
+                Err(billiard_connection::Error::Disconnected) => {
+                    // Its socket closes a moment before it is seen to have ended.
+                    sys::wait_readable([self.pidfd.as_fd()], Some(deadline))?;
+                    return if frame.is_begun() { Err(Error::GuardianDied) } else { Ok(Requested::Gone) };
+                }
+                Err(error) if frame.is_begun() => {
+                    let _ = sys::signal(self.pidfd.as_fd(), Signal::SIGKILL);
+                    return Err(error.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        if let Err(billiard_connection::Error::Disconnected) = result {
-            // Its socket closes a moment before it is seen to have ended.
-            let _ = sys::wait_readable([self.pidfd.as_fd()], Some(Instant::now() + PATIENCE));
-        }
-        result
     }
 
-    /// Whether it has ended.
+    /// Whether it has ended. One that has is reaped, if the host program has not done so.
     pub(crate) fn is_dead(&self) -> bool {
-        sys::is_readable(self.pidfd.as_fd())
+        let dead = sys::is_readable(self.pidfd.as_fd());
+        if dead {
+            let _ = sys::reap_by_pidfd(self.pidfd.as_fd());
+        }
+        dead
     }
+}
 
-    fn reap(&self) {
-        // Where the host program reaps everything, or ignores SIGCHLD, it is gone already.
-        let _ = self.process.lock().unwrap_or_else(PoisonError::into_inner).wait();
-    }
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Requested {
+    Sent,
+    Gone,
+}
+
+/// What the locks guard is whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl AsFd for Guardian {

@@ -3,5 +3,5 @@
 mod client;
 mod server;
 
-pub(crate) use client::Guardian;
+pub(crate) use client::{Guardian, Requested};
 pub(crate) use server::main;

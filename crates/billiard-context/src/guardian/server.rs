@@ -3,19 +3,19 @@
 use std::{
     collections::HashMap,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
 };
 
 use billiard_connection::{Connection, Fd, Frame, FrameReader, FrameWriter, Mode};
-use billiard_wire::{
-    attachments::{Attachments, Received},
-    codec, fault,
-};
+use billiard_wire::{attachments::Attachments, fault};
 use nix::sys::signal::{SigHandler, Signal};
+use rustix::process::Rlimit;
 
 use crate::{
-    Error, child,
+    Error,
+    child::{self, Order},
     image::Image,
-    protocol::{Hello, Report, Start},
+    protocol::{self, Environment, Hello, Report, Start},
     sys::{self, Forked},
 };
 
@@ -33,6 +33,8 @@ struct Server {
     children: HashMap<u32, Connection>,
     /// What the environment was set to last.
     environment: Vec<u8>,
+    /// What the limit of open descriptors was before it was raised: the guardian has one for each child.
+    descriptor_limit: Option<Rlimit>,
 }
 
 /// Why the loop ended.
@@ -40,7 +42,7 @@ enum Role {
     /// The program is gone, or wants no more.
     Done,
     /// This is a child.
-    Child { guardian: u32, start: Box<Start>, argument: Vec<u8>, received: Received },
+    Child(Box<Order>),
 }
 
 /// Runs the guardian, and each child that it forks. Never returns.
@@ -49,9 +51,7 @@ pub(crate) fn main(control: Connection) -> ! {
         None => sys::exit_now(1),
         Some(server) => match server.serve() {
             Role::Done => sys::exit_now(0),
-            Role::Child { guardian, start, argument, received } => {
-                child::after_fork(guardian, *start, argument, received)
-            }
+            Role::Child(order) => child::after_fork(*order),
         },
     }
 }
@@ -59,24 +59,37 @@ pub(crate) fn main(control: Connection) -> ! {
 impl Server {
     /// Sets the guardian up and says so. `None` when the program was told that it cannot be.
     fn open(control: Connection) -> Option<Self> {
-        // Before anything else: what was inherited by mistake is not handed on to every child.
-        let duplicate = sys::above_streams(control.as_fd()).ok()?;
-        drop(control);
-        let control = Connection::try_from(sys::keep_only(duplicate)).ok()?;
-        sys::set_title("billiard-guard");
         let hello = match sys::threads() {
             Some(threads) if threads > 1 => Hello::Threads(threads),
-            _ => match Self::set_up() {
-                Ok((parent, signals, hello)) => {
-                    let reader = FrameReader::new();
-                    control.send(&hello).ok()?;
-                    fault::point("guardian.ready");
-                    let (children, environment) = (HashMap::new(), Vec::new());
-                    return Some(Self { control, reader, parent, signals, children, environment });
-                }
-                Err(Error::Unsupported { call }) => Hello::Unsupported(call.to_owned()),
-                Err(error) => Hello::Failed(error.to_string()),
-            },
+            _ => {
+                // What was inherited by mistake is not handed on to every child.
+                let duplicate = sys::above_streams(control.as_fd()).ok()?;
+                drop(control);
+                return Self::open_alone(Connection::try_from(sys::keep_only(duplicate)).ok()?);
+            }
+        };
+        let _ = control.send(&hello);
+        None
+    }
+
+    fn open_alone(control: Connection) -> Option<Self> {
+        sys::set_title("billiard-guard");
+        let hello = match Self::set_up() {
+            Ok((parent, signals, hello)) => {
+                control.send(&hello).ok()?;
+                fault::point("guardian.ready");
+                return Some(Self {
+                    control,
+                    reader: FrameReader::new(),
+                    parent,
+                    signals,
+                    children: HashMap::new(),
+                    environment: Vec::new(),
+                    descriptor_limit: sys::raise_descriptor_limit(),
+                });
+            }
+            Err(Error::Unsupported { call }) => Hello::Unsupported(call.to_owned()),
+            Err(error) => Hello::Failed(error.to_string()),
         };
         let _ = control.send(&hello);
         None
@@ -93,8 +106,6 @@ impl Server {
         sys::set_mask(&[Signal::SIGCHLD]);
         sys::lead_group(None);
         sys::become_subreaper()?;
-        // No folder is kept busy; children get their caller's.
-        let _ = std::env::set_current_dir("/");
         let own = sys::pidfd_open(std::process::id())?;
         Ok((parent, sys::child_signals()?, Hello::Ready(Image::this().identity(), Fd::new(own))))
     }
@@ -128,57 +139,68 @@ impl Server {
 
     /// Forks a child; what it is to do, in the child.
     fn start(&mut self, frame: Frame) -> Option<Role> {
+        if frame.is_incomplete() {
+            if let Ok(report) = protocol::take_report(&mut frame.into_received()) {
+                tell(&report, &Report::NotStarted("its descriptors could not be received".into(), libc::EMFILE), None);
+            }
+            return None;
+        }
         // A request that cannot be read is dropped: the program sees its report channel end.
-        let (start, argument, received) = frame.decode_prefix::<Start>().ok()?;
-        self.set_environment(&start.surroundings.environment);
+        let (mut start, argument, mut received) = frame.decode_prefix::<Start>().ok()?;
+        let report = protocol::take_report(&mut received).ok()?;
+        let environment = std::mem::replace(&mut start.surroundings.environment, Environment::Inline(Vec::new()));
+        if let Err(error) = environment.into_bytes().map(|environment| self.set_environment(environment)) {
+            tell(&report, &not_started("its environment", &error), None);
+            return None;
+        }
+        start.boot.guardian = std::process::id();
         fault::point("guardian.fork");
-        let guardian = std::process::id();
         // SAFETY: the guardian was checked to have one thread when it began, and starts none.
         match unsafe { sys::fork() } {
-            Ok(Forked::Child) => Some(Role::Child { guardian, start: Box::new(start), argument, received }),
+            Ok(Forked::Child) => {
+                let descriptor_limit = self.descriptor_limit;
+                Some(Role::Child(Box::new(Order { start, report, argument, received, descriptor_limit })))
+            }
             Ok(Forked::Parent(pid)) => {
                 sys::lead_group(Some(pid));
                 fault::point("guardian.forked");
-                let report = start.boot.report;
-                let told = sys::pidfd_open(pid).map(|pidfd| tell(&report, Report::Started(pid, Fd::new(pidfd))));
-                if !matches!(told, Ok(true)) {
-                    // Nobody holds a handle: it must not run on.
-                    if let Err(error) = told {
-                        tell(&report, Report::NotStarted(error.to_string(), 0));
-                    }
-                    sys::kill_child(pid);
-                }
-                self.children.insert(pid, report);
+                self.introduce(pid, report);
                 None
             }
             Err(error) => {
-                tell(&start.boot.report, Report::NotStarted("fork".into(), error.raw_os_error().unwrap_or(0)));
+                tell(&report, &not_started("fork", &error), None);
                 None
             }
         }
     }
 
-    /// The environment of the caller; nearly always the same as before.
-    fn set_environment(&mut self, environment: &[u8]) {
-        use std::os::unix::ffi::OsStrExt;
-
-        if self.environment == environment {
-            return;
-        }
-        for (name, _) in std::env::vars_os() {
-            // SAFETY: the guardian has one thread.
-            unsafe { std::env::remove_var(name) };
-        }
-        for variable in environment.split(|&byte| byte == 0) {
-            // A name may begin with `=`, as on other systems; it never is one.
-            if let Some(at) = variable.iter().skip(1).position(|&byte| byte == b'=') {
-                let (name, value) = variable.split_at(at + 1);
-                let (name, value) = (std::ffi::OsStr::from_bytes(name), std::ffi::OsStr::from_bytes(&value[1..]));
-                // SAFETY: the guardian has one thread.
-                unsafe { std::env::set_var(name, value) };
+    /// Tells the program of a child that was forked. It waits for the program's word before it runs anything; if the
+    /// program cannot be told, that will never come.
+    fn introduce(&mut self, pid: u32, report: Connection) {
+        let told = match sys::pidfd_open(pid) {
+            Ok(pidfd) => tell(&report, &Report::Started(pid), Some(pidfd)),
+            Err(error) => {
+                let why = match &error {
+                    Error::Io { source, .. } => not_started("pidfd_open", source),
+                    _ => Report::NotStarted(error.to_string(), libc::ENOSYS),
+                };
+                tell(&report, &why, None);
+                false
             }
+        };
+        if !told {
+            sys::kill_child(pid);
         }
-        self.environment = environment.to_vec();
+        self.children.insert(pid, report);
+    }
+
+    /// The environment of the caller; nearly always the same as before.
+    fn set_environment(&mut self, environment: Vec<u8>) {
+        if self.environment != environment {
+            // SAFETY: the guardian has one thread.
+            unsafe { sys::set_environment(&environment) };
+            self.environment = environment;
+        }
     }
 
     /// Reaps all that have ended, children and orphans alike.
@@ -191,7 +213,7 @@ impl Server {
             fault::point("guardian.reap");
             let Some(status) = sys::reap(pid) else { break };
             if let Some(report) = report {
-                tell(&report, Report::Exited(status));
+                tell(&report, &Report::Exited(status), None);
             }
         }
     }
@@ -212,10 +234,19 @@ impl Server {
     }
 }
 
+fn not_started(what: &str, error: &std::io::Error) -> Report {
+    Report::NotStarted(what.to_owned(), error.raw_os_error().unwrap_or(0))
+}
+
 /// Whether it could be told. A channel that is full or closed belongs to somebody who does not listen.
-fn tell(report: &Connection, what: Report) -> bool {
+fn tell(report: &Connection, what: &Report, first: Option<OwnedFd>) -> bool {
     let mut attachments = Attachments::default();
-    codec::encode_after(&what, &mut attachments).is_ok_and(|message| {
+    if let Some(first) = first
+        && attachments.push(Arc::new(first)).is_err()
+    {
+        return false;
+    }
+    protocol::encode(what, &mut attachments).is_ok_and(|message| {
         FrameWriter::typed(&message, Vec::new(), attachments).write(report, Mode::DontWait).unwrap_or(false)
     })
 }
