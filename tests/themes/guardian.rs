@@ -96,7 +96,8 @@ fn killed_at_random() {
     });
     println!("{values} values, {ended} ended with the guardian, {refused} not started");
     assert!(values > 0 && ended + refused > 0);
-    assert_eq!(start(1).unwrap().take_result().unwrap(), 2);
+    // The last kill may still be on its way.
+    assert!(eventually(10, || start(1).is_ok_and(|mut child| child.take_result().is_ok_and(|value| value == 2))));
     let after = || Census { descendants: before.descendants, ..Census::take() };
     assert!(eventually(10, || after() == before), "{before:?}, {:?}", after());
 }

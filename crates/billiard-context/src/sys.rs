@@ -266,6 +266,12 @@ pub(crate) fn die_with(parent_process: u32) -> bool {
     asked.is_ok() && parent() == parent_process
 }
 
+/// Makes this process go on, should it be stopped, whenever a thread of its parent ends, the last one included.
+pub(crate) fn go_on_without_parent() {
+    // It only fails for a number that is no signal.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
+}
+
 /// Makes orphaned descendants children of this process.
 pub(crate) fn become_subreaper() -> Result<(), Error> {
     named("prctl", rustix::process::set_child_subreaper(Pid::from_raw(1)).map_err(Into::into))

@@ -101,6 +101,7 @@ impl Server {
         if sys::parent() != parent_process {
             return Err(Error::GuardianDied); // nobody is left to read it
         }
+        sys::go_on_without_parent();
         sys::set_dispositions(IGNORED, SigHandler::SigIgn);
         sys::set_dispositions(&[Signal::SIGCHLD], SigHandler::SigDfl);
         sys::set_mask(&[Signal::SIGCHLD]);
