@@ -14,7 +14,8 @@ pub(crate) const CHILD: &str = "--billiard-child";
 /// Makes this program able to start processes. It has to be the first line of `main`.
 ///
 /// In the program itself it does next to nothing. But the program's children are the same executable: in them, `init` runs what
-/// they were started for and never returns. So whatever stands before it runs in every spawned child too.
+/// they were started for and never returns. So whatever stands before it runs in every spawned child too. What a child sees in
+/// `std::env::args()` is how it was started itself.
 ///
 /// It has to be called while there is one thread. `#[tokio::main]` makes threads before the first line: build the runtime by
 /// hand instead, after `init`. In a crate of plain `#[test]` functions, use [`init_for_tests!`](crate::init_for_tests).
@@ -90,7 +91,8 @@ fn not_by_hand(argument: &str) -> ! {
 /// Lets the plain `#[test]` functions of a crate start processes: one line at its top.
 ///
 /// Each test binary is its own program, and its `main` belongs to the test harness; so this calls
-/// [`init`](crate::init()) before that `main`, from the list of functions that the C library runs at start-up.
+/// [`init`](crate::init()) before that `main`, from the list of functions that the C library (glibc) runs at start-up. What the tests'
+/// children run, they run there: constructors of C++ code, and of crates that use the same list, may not have run yet.
 ///
 /// ```
 /// billiard_context::init_for_tests!();

@@ -52,7 +52,7 @@ impl PoolBuilder {
         self
     }
 
-    /// How long a job may run, counted from when a worker has it. Its worker is ended when it runs longer. No limit by default.
+    /// How long a job may run, counted from when it is given to a worker; waiting in the queue does not count. Its worker is ended when it runs longer. No limit by default.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self

@@ -418,7 +418,7 @@ pub struct JobBuilder<'p, A, R> {
 }
 
 impl<A: Message, R: Message> JobBuilder<'_, A, R> {
-    /// How long it may run, counted from when a worker has it; in place of the pool's own limit.
+    /// How long it may run, counted from when it is given to a worker; in place of the pool's own limit.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
         self

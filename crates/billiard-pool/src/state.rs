@@ -35,8 +35,6 @@ pub(crate) enum Event {
     StartFailed(WorkerId),
     /// A worker is ready for its first job.
     Up(WorkerId),
-    /// A worker's job has left whole: its time begins.
-    Sent(WorkerId),
     /// A worker's result has arrived whole.
     Finished(WorkerId, JobId),
     /// A worker has ended, and what it wrote has been read; with whether the job that it had may have begun.
@@ -245,7 +243,6 @@ impl State {
             },
             Event::StartFailed(worker) => self.gone(worker, Begun::No, now, &mut effects),
             Event::Up(worker) => self.up(worker),
-            Event::Sent(worker) => self.sent(worker, now),
             Event::Finished(worker, job) => self.finished(worker, job, &mut effects),
             Event::Gone(worker, begun) => self.gone(worker, begun, now, &mut effects),
             Event::Broken(worker) => self.broken(worker, &mut effects),
@@ -258,7 +255,7 @@ impl State {
             Event::Terminate => self.end(Phase::Ending, Verdict::Terminated, now, &mut effects),
         }
         self.run_timers(now, &mut effects);
-        self.dispatch(&mut effects);
+        self.dispatch(now, &mut effects);
         self.let_go(now, &mut effects);
         self.refill(now, &mut effects);
         effects
@@ -288,16 +285,6 @@ impl State {
             *stage = Stage::Idle;
             self.idle.push(worker);
             self.failures = 0;
-        }
-    }
-
-    fn sent(&mut self, worker: WorkerId, now: Time) {
-        if let Some(Stage::Busy { job, deadline }) = self.workers.get_mut(&worker)
-            && let Some(limit) = self.jobs.get(job).and_then(|job| job.limit)
-        {
-            let due = now.saturating_add(limit);
-            *deadline = Some(due);
-            self.timers.insert((due, Timer::Limit(worker)));
         }
     }
 
@@ -411,12 +398,16 @@ impl State {
         }
     }
 
-    fn dispatch(&mut self, effects: &mut Effects) {
+    /// Gives queued jobs to idle workers. From here on a job's time counts: a worker that is stopped before it has
+    /// received all of it has no more than that either.
+    fn dispatch(&mut self, now: Time, effects: &mut Effects) {
         while !self.queue.is_empty() {
             let Some(worker) = self.idle.pop() else { return };
             let Some(id) = self.queue.pop_first() else { return };
             if let (Some(stage), Some(job)) = (self.workers.get_mut(&worker), self.jobs.get_mut(&id)) {
-                *stage = Stage::Busy { job: id, deadline: None };
+                let deadline = job.limit.map(|limit| now.saturating_add(limit));
+                self.timers.extend(deadline.map(|due| (due, Timer::Limit(worker))));
+                *stage = Stage::Busy { job: id, deadline };
                 job.worker = Some(worker);
                 effects.actions.push(Action::Send(worker, id));
             }

@@ -98,7 +98,6 @@ impl World {
             Action::Send(worker, job) => {
                 assert!(!self.begun.contains(&job), "{job:?} is sent again although it may have begun");
                 assert_eq!(self.lives.insert(worker, Life::Running(job)), Some(Life::Waiting), "only to the idle");
-                return (self.random.below(4) > 0).then_some(Event::Sent(worker));
             }
             // Signals may come after the process has ended.
             Action::Leave(worker) | Action::Terminate(worker) => {
@@ -343,13 +342,12 @@ fn a_job_that_a_dead_worker_had_not_received_goes_to_another_a_few_times() {
 }
 
 #[test]
-fn a_limit_counts_from_the_moment_that_the_job_was_sent_and_dooms_no_other() {
+fn a_limit_counts_from_when_a_worker_has_the_job_and_dooms_no_other() {
     let (mut state, worker) = with_one_worker();
-    state.handle(Event::Up(worker), Time::ZERO);
     for job in 0..2 {
         assert_eq!(state.handle(Event::Submitted(JobId(job), Some(10 * MS)), Time::ZERO).verdicts, []);
     }
-    state.handle(Event::Sent(worker), 5 * MS);
+    state.handle(Event::Up(worker), 5 * MS);
     assert_eq!(state.handle(Event::Tick, 14 * MS), Effects::default());
     let effects = state.handle(Event::Tick, 15 * MS);
     assert_eq!(effects.verdicts, [(JobId(0), Verdict::TimeLimit(10 * MS))]);

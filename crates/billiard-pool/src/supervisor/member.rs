@@ -30,6 +30,8 @@ pub(super) struct Member {
     /// None once it was told to leave.
     socket: Option<Connection>,
     reader: FrameReader,
+    /// It has said that it is up.
+    is_up: bool,
     /// The job that it has, and what was sent of it.
     job: Option<(JobId, FrameWriter)>,
 }
@@ -95,7 +97,7 @@ impl Member {
             register(registry, status, worker, Source::Status, Interest::READABLE)?;
         }
         let process = Life::Starting(starting, Instant::now());
-        Ok(Self { process, socket: Some(ours), reader: FrameReader::new(), job: None })
+        Ok(Self { process, socket: Some(ours), reader: FrameReader::new(), is_up: false, job: None })
     }
 
     /// How it ended, if it has; an error when it could not be started. Where the guardian does not answer for long,
@@ -141,11 +143,11 @@ impl Member {
         self.job = Some((job, frame));
     }
 
-    /// Writes as far as it goes; whether the job has left whole by it.
-    pub(super) fn write(&mut self) -> Result<bool, Error> {
+    /// Writes as far as it goes.
+    pub(super) fn write(&mut self) -> Result<(), Error> {
         match (&self.socket, &mut self.job) {
-            (Some(socket), Some((_, frame))) if !frame.is_whole() => frame.write(socket, Mode::DontWait),
-            _ => Ok(false),
+            (Some(socket), Some((_, frame))) if !frame.is_whole() => frame.write(socket, Mode::DontWait).map(drop),
+            _ => Ok(()),
         }
     }
 
@@ -158,7 +160,9 @@ impl Member {
             Err(_) => return Heard::Nonsense,
         };
         match frame.decode_prefix() {
-            Ok((FromWorker::Up, ..)) => Heard::Up,
+            // Once: one that says nothing else would keep the supervisor listening.
+            Ok((FromWorker::Up, ..)) if !std::mem::replace(&mut self.is_up, true) => Heard::Up,
+            Ok((FromWorker::Up, ..)) => Heard::Nonsense,
             Ok((FromWorker::Returned(job), bytes, received)) => self.outcome(job, Ok((bytes, received))),
             Ok((FromWorker::Failed(job, failure), ..)) => self.outcome(job, Err(failure.into())),
             Err(_) => Heard::Nonsense,

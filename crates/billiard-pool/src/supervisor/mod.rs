@@ -166,11 +166,8 @@ impl Supervisor {
 
     /// Writes as far as it goes.
     fn write(&mut self, worker: WorkerId) {
-        let Some(member) = self.members.get_mut(&worker) else { return };
-        match member.write() {
-            Ok(true) => self.tell(Event::Sent(worker)),
-            Ok(false) => {}
-            Err(_) => self.tell(Event::Broken(worker)),
+        if self.members.get_mut(&worker).is_some_and(|member| member.write().is_err()) {
+            self.tell(Event::Broken(worker));
         }
     }
 
