@@ -20,7 +20,8 @@ const MAP_AHEAD: usize = 1024;
 
 /// The values of [`Pool::imap_unordered`], as they come.
 ///
-/// An item that cannot be handed in is an error in its place, and the next ones go on.
+/// An item that cannot be handed in is an error in its place, and the next ones go on; but once the pool accepts no
+/// more, that is the last of the errors for items that were not handed in yet.
 pub struct ImapUnordered<'p, I: Iterator, R> {
     feed: Feed<'p, I, R>,
 }
@@ -72,6 +73,7 @@ struct Feed<'p, I: Iterator, R> {
     pool: &'p Pool,
     function: fn(I::Item) -> R,
     items: Fuse<Enumerate<I>>,
+    /// How many jobs are to be under way; none once the pool accepts no more.
     ahead: usize,
     under_way: HashMap<usize, JobHandle<R>>,
     tell: mpsc::Sender<usize>,
@@ -110,7 +112,12 @@ where
             let Some((index, item)) = self.items.next() else { break };
             let mut handle = match self.pool.apply_async(self.function, item) {
                 Ok(handle) => handle,
-                Err(refused) => return Some((index, Err(refused.into()))),
+                Err(refused) => {
+                    if matches!(refused.reason(), JobError::PoolClosed | JobError::PoolFailed(_)) {
+                        self.ahead = 0;
+                    }
+                    return Some((index, Err(refused.into())));
+                }
             };
             let waker = Waker::from(Arc::new(Notice { index, tell: self.tell.clone() }));
             match Pin::new(&mut handle).poll(&mut Context::from_waker(&waker)) {

@@ -78,6 +78,25 @@ fn imap_takes_an_endless_input_a_few_items_ahead() {
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
 }
 
+#[test]
+fn imap_ends_when_its_pool_does() {
+    let _watchdog = Watchdog::start("imap_ends_when_its_pool_does", 60);
+    let pool = pool(2);
+    let mut values = pool.imap_unordered(square, 0u64..);
+    assert!(values.by_ref().take(20).all(|value| value.is_ok()));
+    pool.close();
+    let rest: Vec<_> = values.collect();
+    assert!(rest.iter().filter(|value| value.is_err()).count() == 1, "{rest:?}");
+    assert!(matches!(rest.iter().find(|value| value.is_err()), Some(Err(JobError::PoolClosed))));
+    assert!(matches!(pool.map(square, 0..3), Err(JobError::PoolClosed)));
+
+    let pool = Pool::builder().workers(2).build().unwrap();
+    let mut values = pool.imap_unordered(sleep_ms, std::iter::repeat(1));
+    assert!(values.next().unwrap().is_ok());
+    pool.terminate();
+    assert!(values.all(|value| matches!(value, Ok(1) | Err(JobError::Terminated | JobError::PoolClosed))));
+}
+
 fn odd_panics(n: u64) -> u64 {
     assert!(n.is_multiple_of(2), "{n} is odd");
     n
