@@ -179,6 +179,17 @@ impl Connection {
         Ok(!crate::wait(&[self], timeout)?.is_empty())
     }
 
+    /// Ends the connection for every process that has either end: receivers get what was sent before, and then
+    /// [`Error::Eof`]; senders [`Error::Disconnected`]. Dropping it does so only where no other copy of this end exists.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HandedOver`] when it is somebody else's.
+    pub fn shutdown(&self) -> Result<(), Error> {
+        self.owned_here()?;
+        sys::shutdown(self.as_fd())
+    }
+
     fn owned_here(&self) -> Result<(), Error> {
         // Acquire: pairs with the Release in `sent`, so that who sees MOVED sees the socket buried.
         if self.0.owner.load(Ordering::Acquire) == HERE { Ok(()) } else { Err(Error::HandedOver) }

@@ -74,6 +74,16 @@ impl Frame {
         Ok(codec::strip_count(payload, received)?)
     }
 
+    /// The value at the beginning of a typed message, whatever became of its descriptors; for one that names none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decode`] when it is of another type.
+    pub fn head<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let (_, body) = codec::decode_prefix::<u32>(&self.payload, &mut Received::default())?;
+        Ok(codec::decode_prefix(body, &mut Received::default())?.0)
+    }
+
     /// Those descriptors that have come, for a message that cannot be decoded since others were lost.
     #[must_use]
     pub fn into_received(self) -> Received {
@@ -116,6 +126,10 @@ impl Frame {
 #[derive(Debug)]
 pub struct FrameReader {
     limit: u64,
+    /// How many bytes a call that may not wait reads at the most.
+    turn: usize,
+    /// The last call stopped since it had read that many.
+    has_more: bool,
     header: [u8; frame::LONG],
     /// Bytes of the header that have come.
     header_len: usize,
@@ -150,6 +164,8 @@ impl FrameReader {
     pub fn with_limit(limit: u64) -> Self {
         Self {
             limit,
+            turn: usize::MAX,
+            has_more: false,
             header: [0; frame::LONG],
             header_len: 0,
             payload_len: None,
@@ -166,6 +182,20 @@ impl FrameReader {
     #[must_use]
     pub fn is_at_boundary(&self) -> bool {
         self.header_len == 0 && !self.broken
+    }
+
+    /// Makes a call that may not wait return after about `bytes`, so that one long message keeps an event loop from
+    /// nothing else. [`has_more`](Self::has_more) then says to call again.
+    #[must_use]
+    pub fn in_turns_of(mut self, bytes: usize) -> Self {
+        self.turn = bytes;
+        self
+    }
+
+    /// Whether the last call stopped because its turn was over, rather than for want of bytes.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// Whether the other end is known to have been closed before it had read all that was sent to it. Known once
@@ -196,7 +226,13 @@ impl FrameReader {
     }
 
     fn advance(&mut self, socket: BorrowedFd<'_>, mode: Mode) -> Result<Option<Frame>, Error> {
+        let begin = self.filled;
+        self.has_more = false;
         loop {
+            if mode == Mode::DontWait && self.filled - begin.min(self.filled) >= self.turn {
+                self.has_more = true;
+                return Ok(None);
+            }
             let progress = match self.payload_len {
                 None => self.read_header(socket, mode)?,
                 Some(len) if (self.filled as u64) < len => self.read_payload(socket, len, mode)?,

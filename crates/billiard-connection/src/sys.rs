@@ -116,6 +116,11 @@ pub(crate) fn recv(
     }
 }
 
+/// Ends the connection in both directions, for whoever has either end.
+pub(crate) fn shutdown(socket: BorrowedFd<'_>) -> Result<(), Error> {
+    checked("shutdown", rustix::net::shutdown(socket, rustix::net::Shutdown::Both))
+}
+
 /// One `ppoll`: how many are ready. A signal counts as none.
 pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> Result<usize, Error> {
     match faulty("sys.connection.ppoll").and_then(|()| rustix::event::poll(fds, timeout)) {

@@ -398,6 +398,40 @@ proptest! {
 }
 
 #[test]
+fn a_reader_with_turns_stops_and_says_so() {
+    let _watchdog = Watchdog::start("a_reader_with_turns_stops_and_says_so", 60);
+    let (left, right) = Connection::pair().unwrap();
+    let payload = vec![5; 4_000_000];
+    let mut reader = FrameReader::new().in_turns_of(1000);
+    let (mut turns, mut waits) = (0, 0);
+    let frame = thread::scope(|scope| {
+        scope.spawn(|| left.send_bytes(&payload).unwrap());
+        loop {
+            match reader.read(&right, Mode::DontWait).unwrap() {
+                Some(frame) => break frame,
+                None if reader.has_more() => turns += 1,
+                None => waits += 1,
+            }
+        }
+    });
+    assert!(turns > 4, "{turns} turns, {waits} waits");
+    assert!(frame.into_bytes().unwrap() == payload);
+    assert!(reader.read(&right, Mode::DontWait).unwrap().is_none() && !reader.has_more());
+}
+
+#[test]
+fn shutting_down_ends_it_for_all_copies() {
+    let _watchdog = Watchdog::start("shutting_down_ends_it_for_all_copies", 60);
+    let (left, right) = Connection::pair().unwrap();
+    let _copy = left.as_fd().try_clone_to_owned().unwrap();
+    left.send_bytes(b"last").unwrap();
+    left.shutdown().unwrap();
+    assert_eq!(right.recv_bytes().unwrap(), b"last");
+    assert!(matches!(right.recv_bytes(), Err(Error::Eof)));
+    assert!(matches!(right.send_bytes(b"x"), Err(Error::Disconnected)));
+}
+
+#[test]
 fn a_writer_that_would_wait_goes_on_where_it_stopped() {
     let _watchdog = Watchdog::start("a_writer_that_would_wait_goes_on_where_it_stopped", 60);
     let (left, right) = Connection::pair().unwrap();

@@ -65,7 +65,7 @@ pub struct Process<R = ()> {
 /// What a report was about.
 enum Heard {
     Exited(ExitStatus),
-    Other,
+    Ended,
 }
 
 /// A child's last word, as it came.
@@ -183,7 +183,8 @@ impl<R> Process<R> {
             match self.hear() {
                 // Of one that still runs it is not the guardian who says so. It may have ended since.
                 Some(Heard::Exited(status)) if sys::is_readable(self.pidfd.as_fd()) => self.status = Some(status),
-                Some(_) => {}
+                Some(Heard::Exited(_)) => self.deaf = true,
+                Some(Heard::Ended) => {}
                 None if guardian_died || (ended && self.deaf) => {
                     self.status = Some(ExitStatus::UNKNOWN);
                     // Nobody else ends what is left of its group.
@@ -207,19 +208,22 @@ impl<R> Process<R> {
                 return None;
             }
         };
+        // One last word of the child, and one of the guardian. Who says anything else is not listened to any more: it
+        // might go on for ever.
+        let incomplete = frame.is_incomplete();
         match frame.decode_prefix::<Report>() {
-            Ok((Report::Ended(body), behind, received)) => {
+            Ok((Report::Exited(status), ..)) => return Some(Heard::Exited(status)),
+            Ok((Report::Ended(body), behind, received)) if self.ended.is_none() => {
                 self.ended = Some(Ok(Last { body, behind, received }));
-                Some(Heard::Other)
             }
-            Ok((Report::Exited(status), ..)) => Some(Heard::Exited(status)),
-            Ok((Report::Started(_) | Report::NotStarted(..), ..)) => Some(Heard::Other),
-            Err(error) => {
-                // Only the last word has descriptors that may be lost; the guardian's follows.
-                self.ended = Some(Err(error.into()));
-                Some(Heard::Other)
+            // Only the last word has descriptors that may be lost.
+            Err(error) if incomplete && self.ended.is_none() => self.ended = Some(Err(error.into())),
+            Ok(_) | Err(_) => {
+                self.deaf = true;
+                return None;
             }
         }
+        Some(Heard::Ended)
     }
 
     /// A descriptor that is readable when [`try_join`](Self::try_join) has something to take. For event loops, beside

@@ -76,6 +76,8 @@ struct Feed<'p, I: Iterator, R> {
     /// How many jobs are to be under way; none once the pool accepts no more.
     ahead: usize,
     under_way: HashMap<usize, JobHandle<R>>,
+    /// An item for which there was no room yet.
+    stalled: Option<(usize, I::Item)>,
     tell: mpsc::Sender<usize>,
     ready: mpsc::Receiver<usize>,
 }
@@ -95,7 +97,16 @@ impl Wake for Notice {
 impl<'p, I: Iterator, R> Feed<'p, I, R> {
     fn new(pool: &'p Pool, function: fn(I::Item) -> R, items: I, ahead: usize) -> Self {
         let (tell, ready) = mpsc::channel();
-        Self { pool, function, items: items.enumerate().fuse(), ahead, under_way: HashMap::new(), tell, ready }
+        Self {
+            pool,
+            function,
+            items: items.enumerate().fuse(),
+            ahead,
+            under_way: HashMap::new(),
+            stalled: None,
+            tell,
+            ready,
+        }
     }
 }
 
@@ -109,9 +120,20 @@ where
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.under_way.len() < self.ahead {
-            let Some((index, item)) = self.items.next() else { break };
-            let mut handle = match self.pool.apply_async(self.function, item) {
+            // What is there comes before what may have to be waited for.
+            if let Some(ready) = self.ready.try_recv().ok().and_then(|index| self.take(index)) {
+                return Some(ready);
+            }
+            let Some((index, item)) = self.stalled.take().or_else(|| self.items.next()) else { break };
+            let job = self.pool.job(self.function, item);
+            // With something under way there is something else to wait for than room in the queue.
+            let submitted = if self.under_way.is_empty() { job.submit() } else { job.try_submit() };
+            let mut handle = match submitted {
                 Ok(handle) => handle,
+                Err(refused) if refused.is_full() && !self.under_way.is_empty() => {
+                    self.stalled = Some((index, refused.into_argument()));
+                    break;
+                }
                 Err(refused) => {
                     if matches!(refused.reason(), JobError::PoolClosed | JobError::PoolFailed(_)) {
                         self.ahead = 0;
@@ -125,16 +147,22 @@ where
                 Poll::Pending => drop(self.under_way.insert(index, handle)),
             }
         }
-        if self.under_way.is_empty() {
-            return None;
-        }
-        loop {
+        while !self.under_way.is_empty() {
             let index = self.ready.recv().expect("the feed itself holds a sender");
-            if let Some(value) = self.under_way.get_mut(&index).and_then(JobHandle::try_get) {
-                self.under_way.remove(&index);
-                return Some((index, value));
+            if let Some(ready) = self.take(index) {
+                return Some(ready);
             }
         }
+        None
+    }
+}
+
+impl<I: Iterator, R: Message> Feed<'_, I, R> {
+    /// The value of item `index`, whose job is ready.
+    fn take(&mut self, index: usize) -> Option<(usize, Result<R, JobError>)> {
+        let value = self.under_way.get_mut(&index)?.try_get()?;
+        self.under_way.remove(&index);
+        Some((index, value))
     }
 }
 

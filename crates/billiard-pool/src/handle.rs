@@ -56,7 +56,8 @@ impl Cell {
             slot.waker.take()
         };
         if let Some(waker) = waker {
-            waker.wake(); // outside the lock: it may run anything
+            // Outside the lock, since it may run anything; and whatever that does, it is not this thread's affair.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
         }
     }
 }
@@ -142,9 +143,13 @@ impl<R: Message> JobHandle<R> {
     /// # Errors
     ///
     /// Why it has none.
+    ///
+    /// # Panics
+    ///
+    /// When the value was taken before, by [`try_get`](Self::try_get).
     pub fn get(self) -> Result<R, JobError> {
         self.wait();
-        self.take().expect("a handle that was not polled to its end has its outcome")
+        self.take().expect("the value was not taken by `try_get` before")
     }
 
     /// The job's value if it has ended; `None` when it has not, or when the value was taken before.

@@ -4,8 +4,9 @@ use std::{
     collections::HashMap,
     fmt,
     marker::PhantomData,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread::JoinHandle,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread::{self, JoinHandle, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     /// Signalled when the queue has room again, or the pool accepts no more.
     room: Condvar,
     waker: mio::Waker,
+    supervisor: OnceLock<ThreadId>,
     epoch: Instant,
     queue_size: usize,
     default_limit: Option<Duration>,
@@ -101,6 +103,7 @@ impl Shared {
             inner: Mutex::new(inner),
             room: Condvar::new(),
             waker,
+            supervisor: OnceLock::new(),
             epoch: Instant::now(),
             queue_size: builder.queue_size,
             default_limit: builder.timeout,
@@ -132,6 +135,7 @@ impl Shared {
         let Effects { verdicts, actions } = inner.state.handle(event, self.now());
         let wake = wake && inner.actions.is_empty() && !actions.is_empty();
         inner.actions.extend(actions);
+        // A caller's event gives its own job a verdict, or nobody.
         let unwanted = event.unwanted_job();
         let ended_it = unwanted.is_some() && verdicts.iter().any(|&(job, _)| Some(job) == unwanted);
         let mut ended = Vec::with_capacity(verdicts.len());
@@ -159,6 +163,15 @@ impl Shared {
             record.cell.complete(outcome);
         }
         ended_it
+    }
+
+    /// Says that this thread is the supervisor.
+    pub(crate) fn enter_supervisor(&self) {
+        let _ = self.supervisor.set(thread::current().id());
+    }
+
+    fn is_supervisor(&self) -> bool {
+        self.supervisor.get() == Some(&thread::current().id())
     }
 
     /// Wakes the supervisor.
@@ -209,6 +222,8 @@ impl Shared {
             Err(error) => return Err(SubmitError::new(argument, error)),
         };
         let mut inner = self.inner();
+        // On the supervisor's own thread, where wakers of futures run, nothing may wait: nobody else would make room.
+        let wait = wait && !self.is_supervisor();
         while inner.state.is_running() && inner.state.queued() >= self.queue_size {
             if !wait {
                 drop(inner);
@@ -236,7 +251,8 @@ impl Shared {
 
     /// Ends every job that has not ended, since nobody is left who could.
     pub(crate) fn abandon(&self) {
-        self.tell(Event::Terminate, Arrival::None);
+        // Should the state itself have failed, the handles do not depend on it.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.tell(Event::Terminate, Arrival::None)));
         let records: Vec<_> = self.inner().jobs.drain().collect();
         for (_, record) in records {
             record.cell.complete(Err(JobError::Terminated));
@@ -286,7 +302,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the argument when it cannot be encoded or the pool accepts no jobs any more.
+    /// [`SubmitError`] with the argument when it cannot be encoded or the pool accepts no jobs any more; or, on the pool's own thread,
+    /// where the wakers of futures run and nothing may wait, when the queue is full.
     pub fn apply_async<A: Message, R: Message>(
         &self,
         function: fn(A) -> R,
@@ -322,8 +339,9 @@ impl Pool {
 
     /// Calls `function` with each item, in many workers at once; an iterator over the values as they come.
     ///
-    /// The items are taken as the values are: never more than a few ahead, so that the input may be endless. Dropping the iterator
-    /// cancels the jobs that have not begun.
+    /// The items are taken as the values are, in the thread that asks for them: never more than a few ahead, so that the input may be
+    /// endless; but an input that waits for the value of an earlier item would wait for ever. Dropping the iterator cancels the jobs
+    /// that have not begun.
     pub fn imap_unordered<I, R>(&self, function: fn(I::Item) -> R, items: I) -> ImapUnordered<'_, I::IntoIter, R>
     where
         I: IntoIterator,
@@ -374,7 +392,8 @@ impl Pool {
     }
 
     fn join_supervisor(&mut self) {
-        if let Some(supervisor) = self.supervisor.take() {
+        // A waker that drops the last of the pool does so on that very thread, which then ends by itself.
+        if let Some(supervisor) = self.supervisor.take().filter(|_| !self.shared.is_supervisor()) {
             let _ = supervisor.join(); // it never panics: what it runs is caught
         }
     }

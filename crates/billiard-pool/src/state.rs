@@ -162,8 +162,9 @@ pub(crate) struct State {
     idle: Vec<WorkerId>,
     timers: BTreeSet<(Time, Timer)>,
     next_worker: u64,
-    /// Starts that failed since one succeeded.
+    /// Starts that failed since one succeeded, and when the first of them did.
     failures: u32,
+    failing_since: Time,
     /// No worker is started before.
     restart_at: Time,
 }
@@ -174,6 +175,10 @@ impl State {
     /// How often a job is given to another worker after one died before it had received it: receiving it may be
     /// what they die of.
     const RETURNS: u32 = 3;
+    /// How long starts have to fail, with no worker up, until the pool gives up.
+    const PATIENCE: Duration = Duration::from_secs(3);
+    /// How long a worker with nothing to do may take to leave a pool that is closed.
+    const LEAVE: Duration = Duration::from_secs(5);
 
     pub(crate) fn new(config: Config) -> Self {
         Self {
@@ -186,6 +191,7 @@ impl State {
             timers: BTreeSet::new(),
             next_worker: 0,
             failures: 0,
+            failing_since: Time::ZERO,
             restart_at: Time::ZERO,
         }
     }
@@ -246,7 +252,8 @@ impl State {
             Event::Finished(worker, job) => self.finished(worker, job, &mut effects),
             Event::Gone(worker, begun) => self.gone(worker, begun, now, &mut effects),
             Event::Broken(worker) => self.broken(worker, &mut effects),
-            Event::Tick => {}
+            // Only here: what has come by then is told before, so that a result that is there beats a limit.
+            Event::Tick => self.run_timers(now, &mut effects),
             Event::Close => {
                 if self.phase == Phase::Running {
                     self.phase = Phase::Closing;
@@ -254,7 +261,6 @@ impl State {
             }
             Event::Terminate => self.end(Phase::Ending, Verdict::Terminated, now, &mut effects),
         }
-        self.run_timers(now, &mut effects);
         self.dispatch(now, &mut effects);
         self.let_go(now, &mut effects);
         self.refill(now, &mut effects);
@@ -319,7 +325,7 @@ impl State {
         if let Some(job) = self.take_job(worker, Stage::Leaving) {
             self.resolve(job, verdict, effects);
             effects.actions.push(Action::Terminate(worker));
-            self.timers.insert((now + self.config.grace, Timer::Grace(worker)));
+            self.timers.insert((now.saturating_add(self.config.grace), Timer::Grace(worker)));
         }
     }
 
@@ -350,11 +356,16 @@ impl State {
         }
         self.idle.retain(|&idle| idle != worker);
         if let Some(Stage::Starting) = self.workers.remove(&worker) {
+            if self.failures == 0 {
+                self.failing_since = now;
+            }
             self.failures += 1;
             let doublings = (self.failures / (1 + self.config.workers as u32)).min(16);
             let delay = (Self::BACK_OFF * (1 << doublings)).min(Duration::from_secs(1));
             self.restart_at = now + delay;
-            if self.failures > self.patience() && self.phase != Phase::Ending {
+            let hopeless = self.failures > self.patience() && now - self.failing_since >= Self::PATIENCE;
+            // Those that are up go on, whatever keeps others from joining them.
+            if hopeless && self.ready_workers() == 0 && self.phase != Phase::Ending {
                 self.end(Phase::Failed, Verdict::PoolFailed, now, effects);
             }
         }
@@ -365,7 +376,11 @@ impl State {
             return;
         }
         self.phase = phase;
-        for worker in self.workers.keys().copied().collect::<Vec<_>>() {
+        for (worker, stage) in self.workers.clone() {
+            if stage == Stage::Leaving {
+                // It was told so by a pool that had time.
+                self.timers.insert((now.saturating_add(self.config.grace), Timer::Grace(worker)));
+            }
             self.doom(worker, verdict, now, effects);
         }
         let mut queued: Vec<_> = self.queue.iter().copied().collect();
@@ -419,14 +434,12 @@ impl State {
         if self.phase == Phase::Running || !self.queue.is_empty() {
             return;
         }
-        let graceful = self.phase == Phase::Closing;
+        let grace = if self.phase == Phase::Closing { Self::LEAVE } else { self.config.grace };
         for (&worker, stage) in &mut self.workers {
             if matches!(stage, Stage::Starting | Stage::Idle) {
                 *stage = Stage::Leaving;
                 effects.actions.push(Action::Leave(worker));
-                if !graceful {
-                    self.timers.insert((now + self.config.grace, Timer::Grace(worker)));
-                }
+                self.timers.insert((now.saturating_add(grace), Timer::Grace(worker)));
             }
         }
         self.idle.clear();

@@ -27,10 +27,15 @@ pub(crate) fn main(pool: Connection) {
     }
     let mut reader = FrameReader::new();
     while let Ok(Some(frame)) = reader.read(&pool, Mode::Wait) {
-        let Ok((ToWorker { job, task }, argument, received)) = frame.decode_prefix() else { return };
-        fault::point("worker.run");
-        let outcome = run(task, &argument, received);
-        drop(argument);
+        let Ok(ToWorker { job, task }) = frame.head() else { return };
+        let outcome = match frame.decode_prefix::<ToWorker>() {
+            Ok((_, argument, received)) => {
+                fault::point("worker.run");
+                run(task, &argument, received)
+            }
+            // Not all of its descriptors could be received: this job's bad luck alone.
+            Err(error) => Outcome::BadArgument(error.into()),
+        };
         fault::point("worker.publish");
         if publish(&pool, job, outcome).is_err() {
             return;

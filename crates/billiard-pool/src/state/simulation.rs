@@ -305,6 +305,7 @@ fn starts_fail(failure: Failure) {
     }
     assert_eq!(world.jobs[&JobId(0)], Some(Verdict::PoolFailed));
     let seconds = (world.now - begin).as_secs_f64();
+    assert!(seconds >= 3.0, "it gives up after {seconds} s");
     assert!(world.starts < 30, "{} starts in {seconds} s", world.starts);
     world.submit();
     assert_eq!(world.jobs[&JobId(1)], Some(Verdict::PoolFailed));
@@ -339,6 +340,59 @@ fn a_job_that_a_dead_worker_had_not_received_goes_to_another_a_few_times() {
     state.handle(Event::Up(worker), Time::ZERO);
     let effects = state.handle(Event::Gone(worker, Begun::No), Time::ZERO);
     assert_eq!(effects.verdicts, [(JobId(0), Verdict::Lost)], "receiving it seems to be what they die of");
+}
+
+#[test]
+fn workers_that_are_up_go_on_while_no_other_can_be_started() {
+    let mut state = State::new(Config { workers: 2, grace: 5 * MS });
+    let effects = state.handle(Event::Tick, Time::ZERO);
+    let [Action::Start(first), Action::Start(mut other)] = effects.actions[..] else { panic!("{effects:?}") };
+    state.handle(Event::Up(first), Time::ZERO);
+    state.handle(Event::Submitted(JobId(0), None), Time::ZERO);
+    for second in 1..100 {
+        let now = Duration::from_secs(second);
+        assert_eq!(state.handle(Event::StartFailed(other), now).verdicts, []);
+        other = started(&state.handle(Event::Tick, now + Duration::from_secs(1)));
+    }
+    assert!(!state.has_failed());
+    let done = state.handle(Event::Finished(first, JobId(0)), Duration::from_secs(200));
+    assert_eq!(done.verdicts, [(JobId(0), Verdict::Done)]);
+}
+
+#[test]
+fn a_caller_ends_what_it_says_and_a_result_beats_a_limit() {
+    let (mut state, worker) = with_one_worker();
+    state.handle(Event::Submitted(JobId(0), Some(10 * MS)), Time::ZERO);
+    state.handle(Event::Up(worker), Time::ZERO);
+    // The limit has passed and nobody has looked: the job has begun, so that cancelling does nothing.
+    assert_eq!(state.handle(Event::Cancel(JobId(0)), 20 * MS).verdicts, []);
+    let done = state.handle(Event::Finished(worker, JobId(0)), 20 * MS);
+    assert_eq!(done.verdicts, [(JobId(0), Verdict::Done)]);
+}
+
+#[test]
+fn a_worker_that_does_not_leave_is_ended() {
+    for (event, grace) in [(Event::Close, State::LEAVE), (Event::Terminate, 5 * MS)] {
+        let (mut state, worker) = with_one_worker();
+        state.handle(Event::Up(worker), Time::ZERO);
+        assert_eq!(state.handle(event, Time::ZERO).actions, [Action::Leave(worker)]);
+        assert_eq!(state.handle(Event::Tick, grace).actions, [Action::Kill(worker)]);
+    }
+    // One that was told by a pool that had time, which is then terminated.
+    let (mut state, worker) = with_one_worker();
+    state.handle(Event::Up(worker), Time::ZERO);
+    state.handle(Event::Close, Time::ZERO);
+    state.handle(Event::Terminate, Time::ZERO);
+    assert_eq!(state.handle(Event::Tick, 5 * MS).actions, [Action::Kill(worker)]);
+}
+
+#[test]
+fn a_grace_beyond_all_time_is_for_ever() {
+    let mut state = State::new(Config { workers: 1, grace: Duration::MAX });
+    let worker = started(&state.handle(Event::Tick, MS));
+    state.handle(Event::Up(worker), MS);
+    state.handle(Event::Submitted(JobId(0), None), MS);
+    assert_eq!(state.handle(Event::Terminate, MS).verdicts, [(JobId(0), Verdict::Terminated)]);
 }
 
 #[test]

@@ -22,6 +22,8 @@ use crate::{
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the status of one that has ended may take. Again, only a guardian that is stopped takes that long.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// How much of a long result is read before the other workers have their turn.
+const TURN: usize = 1 << 20;
 /// How often it is looked for.
 const STATUS_STEP: Duration = Duration::from_millis(5);
 
@@ -30,6 +32,8 @@ pub(super) struct Member {
     /// None once it was told to leave.
     socket: Option<Connection>,
     reader: FrameReader,
+    /// The kernel could not take more of its job for now.
+    stalled: bool,
     /// It has said that it is up.
     is_up: bool,
     /// The job that it has, and what was sent of it.
@@ -97,7 +101,14 @@ impl Member {
             register(registry, status, worker, Source::Status, Interest::READABLE)?;
         }
         let process = Life::Starting(starting, Instant::now());
-        Ok(Self { process, socket: Some(ours), reader: FrameReader::new(), is_up: false, job: None })
+        Ok(Self {
+            process,
+            socket: Some(ours),
+            reader: FrameReader::new().in_turns_of(TURN),
+            stalled: false,
+            is_up: false,
+            job: None,
+        })
     }
 
     /// How it ended, if it has; an error when it could not be started. Where the guardian does not answer for long,
@@ -134,7 +145,7 @@ impl Member {
     pub(super) fn look_again(&self) -> Option<Instant> {
         match &self.process {
             Life::Starting(_, since) => Some(*since + START_PATIENCE + STATUS_STEP),
-            Life::Running(_, since) => since.map(|_| Instant::now() + STATUS_STEP),
+            Life::Running(_, since) => (since.is_some() || self.stalled).then(|| Instant::now() + STATUS_STEP),
         }
     }
 
@@ -143,11 +154,20 @@ impl Member {
         self.job = Some((job, frame));
     }
 
-    /// Writes as far as it goes.
-    pub(super) fn write(&mut self) -> Result<(), Error> {
+    /// Writes as far as it goes; false when the worker hears nothing any more.
+    pub(super) fn write(&mut self) -> bool {
+        self.stalled = false;
         match (&self.socket, &mut self.job) {
-            (Some(socket), Some((_, frame))) if !frame.is_whole() => frame.write(socket, Mode::DontWait).map(drop),
-            _ => Ok(()),
+            (Some(socket), Some((_, frame))) if !frame.is_whole() => match frame.write(socket, Mode::DontWait) {
+                Ok(_) => true,
+                Err(Error::Disconnected) => false,
+                // The kernel is short of something here, which is not the worker's fault: again, a little later.
+                Err(_) => {
+                    self.stalled = true;
+                    true
+                }
+            },
+            _ => true,
         }
     }
 
@@ -159,6 +179,14 @@ impl Member {
             Ok(None) => return Heard::Nothing,
             Err(_) => return Heard::Nonsense,
         };
+        if frame.is_incomplete() {
+            // Its descriptors could not be received here: its worker is not to blame.
+            let lost = || Err(JobError::ResultDecode(Error::DescriptorsLost.into()));
+            return match frame.head() {
+                Ok(FromWorker::Returned(job)) => self.outcome(job, lost()),
+                _ => Heard::Nonsense,
+            };
+        }
         match frame.decode_prefix() {
             // Once: one that says nothing else would keep the supervisor listening.
             Ok((FromWorker::Up, ..)) if !std::mem::replace(&mut self.is_up, true) => Heard::Up,
@@ -169,14 +197,30 @@ impl Member {
         }
     }
 
+    /// The outcome of the job that it has. It was sent no other, so that it cannot know of another.
     fn outcome(&mut self, job: JobId, outcome: RawOutcome) -> Heard {
-        self.job = None;
-        Heard::Outcome(job, outcome)
+        match self.job.take_if(|(its, frame)| *its == job && frame.is_whole()) {
+            Some(_) => Heard::Outcome(job, outcome),
+            None => Heard::Nonsense,
+        }
     }
 
-    /// Closes its socket: it ends when it has nothing to do.
+    /// Whether a long message of it is still coming, and the next turn is due.
+    pub(super) fn has_more(&self) -> bool {
+        self.socket.is_some() && self.reader.has_more()
+    }
+
+    /// Ends its connection: it ends when it has nothing to do.
     pub(super) fn hang_up(&mut self) {
-        self.socket = None;
+        if let Some(socket) = self.socket.take() {
+            // For whoever may have a copy of this end, too.
+            let _ = socket.shutdown();
+        }
+    }
+
+    /// Whether it has said that it is up.
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up
     }
 
     pub(super) fn terminate(&self) {

@@ -29,6 +29,8 @@ pub(crate) struct Supervisor {
     members: HashMap<WorkerId, Member>,
     /// Workers that are looked at again at that time, although nothing may be heard of them: they wait for the guardian.
     look_again: HashMap<WorkerId, Instant>,
+    /// Workers in the middle of a message of which more has come.
+    in_turn: Vec<WorkerId>,
 }
 
 /// What a worker has said.
@@ -44,12 +46,13 @@ impl Supervisor {
     pub(crate) const WAKER: Token = Token(usize::MAX);
 
     pub(crate) fn new(poll: Poll, shared: Arc<Shared>, context: Context) -> Self {
-        Self { poll, shared, context, members: HashMap::new(), look_again: HashMap::new() }
+        Self { poll, shared, context, members: HashMap::new(), look_again: HashMap::new(), in_turn: Vec::new() }
     }
 
     /// Runs until the pool is over. Whatever happens, every job has an outcome afterwards.
     pub(crate) fn run(mut self) {
         let shared = self.shared.clone();
+        shared.enter_supervisor();
         let result = catch_unwind(AssertUnwindSafe(|| self.drive()));
         drop(self); // kills what is left
         shared.abandon();
@@ -72,8 +75,19 @@ impl Supervisor {
             for event in events.iter().filter(|event| event.token() != Self::WAKER) {
                 self.happened(event);
             }
+            for worker in std::mem::take(&mut self.in_turn) {
+                while self.read(worker) == Some(Spoke::First) {}
+                self.note_more(worker);
+            }
             self.look_again();
             self.tell(Event::Tick);
+        }
+    }
+
+    /// A worker whose message is longer than a turn is read again after the others.
+    fn note_more(&mut self, worker: WorkerId) {
+        if self.members.get(&worker).is_some_and(Member::has_more) && !self.in_turn.contains(&worker) {
+            self.in_turn.push(worker);
         }
     }
 
@@ -82,6 +96,9 @@ impl Supervisor {
     }
 
     fn timeout(&self, due: Option<Duration>) -> Option<Duration> {
+        if !self.in_turn.is_empty() {
+            return Some(Duration::ZERO);
+        }
         let look_again = self.look_again.values().min().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = due.into_iter().chain(look_again).min();
         // epoll counts milliseconds: rounded up, so that the deadline has passed when the time is out.
@@ -98,6 +115,7 @@ impl Supervisor {
                 if event.is_readable() || event.is_read_closed() {
                     // An idle worker says nothing, so that there is nothing behind a result.
                     while self.read(worker) == Some(Spoke::First) {}
+                    self.note_more(worker);
                 }
             }
             Source::Sentinel => {
@@ -115,6 +133,7 @@ impl Supervisor {
             let now = Instant::now();
             let due = self.look_again.iter().filter(|&(_, &at)| at <= now);
             for worker in due.map(|(&worker, _)| worker).collect::<Vec<_>>() {
+                self.write(worker);
                 self.judge(worker);
             }
         }
@@ -166,8 +185,11 @@ impl Supervisor {
 
     /// Writes as far as it goes.
     fn write(&mut self, worker: WorkerId) {
-        if self.members.get_mut(&worker).is_some_and(|member| member.write().is_err()) {
+        let Some(member) = self.members.get_mut(&worker) else { return };
+        if !member.write() {
             self.tell(Event::Broken(worker));
+        } else if let Some(at) = member.look_again() {
+            self.look_again.insert(worker, at);
         }
     }
 
@@ -200,12 +222,12 @@ impl Supervisor {
             },
             Ok(Some(status)) => {
                 // It has ended: all that it wrote is there now. A result that is whole counts.
-                while self.read(worker).is_some() {}
+                while self.read(worker).is_some() || self.members.get(&worker).is_some_and(Member::has_more) {}
                 self.gone(worker, status);
             }
             Err(error) => {
                 self.look_again.remove(&worker);
-                self.members.remove(&worker);
+                self.members.remove(&worker).map(Member::bury); // without waiting for it
                 self.shared.note_start_failure(error);
                 self.tell(Event::StartFailed(worker));
             }
@@ -215,10 +237,13 @@ impl Supervisor {
     fn gone(&mut self, worker: WorkerId, status: ExitStatus) {
         self.look_again.remove(&worker);
         if let Some(member) = self.members.remove(&worker) {
+            let was_up = member.is_up();
             let (pid, remains) = member.bury();
             let pid = pid.unwrap_or(0); // no process, no job
-            let why = format_args!("the last worker that ended early, with pid {pid}, did so with {status}");
-            self.shared.note_start_failure(RemoteError::msg(why));
+            if !was_up {
+                let why = format_args!("a worker, with pid {pid}, ended before it was ready: {status}");
+                self.shared.note_start_failure(RemoteError::msg(why));
+            }
             let begun = match remains {
                 Remains::Received => Begun::Perhaps,
                 // The state may have given it a job that was to be sent next.
