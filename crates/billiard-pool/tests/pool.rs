@@ -74,8 +74,29 @@ fn imap_takes_an_endless_input_a_few_items_ahead() {
     let values: Vec<_> = pool.imap_unordered(square, endless).take(100).map(Result::unwrap).collect();
     assert_eq!(values.len(), 100);
     assert!(taken.load(Ordering::Relaxed) < 150, "{taken:?}");
-    // The jobs that had not begun are cancelled, so that the pool is free at once.
-    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+}
+
+fn says_so(stream: Fd<std::os::unix::net::UnixStream>) {
+    use std::io::Write;
+
+    (&*stream).write_all(b"x").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+}
+
+#[test]
+fn dropping_imap_cancels_what_has_not_begun() {
+    let _watchdog = Watchdog::start("dropping_imap_cancels_what_has_not_begun", 60);
+    let pool = pool(1);
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let inputs = std::iter::repeat_with(|| Fd::new(theirs.try_clone().unwrap()));
+    let mut values = pool.imap_unordered(says_so, inputs);
+    values.next().unwrap().unwrap();
+    drop(values); // several are under way, one of them in the worker
+    pool.join().unwrap();
+    drop(theirs);
+    let mut begun = Vec::new();
+    ours.read_to_end(&mut begun).unwrap();
+    assert!(begun.len() <= 2, "{} jobs have run", begun.len());
 }
 
 #[test]

@@ -37,9 +37,13 @@
 //! does the same once. With `#[tokio::main]`, threads exist before the first line: build the runtime by hand after `init`.
 //!
 //! **A job is a function, `fn(A) -> R`.** A closure that captures variables could not be called in another process, and
-//! does not compile. Arguments and results are any types with serde's two traits ([`Message`]); several arguments are a tuple.
+//! does not compile. Arguments and results are any types with serde's two traits ([`Message`]); several arguments are a tuple, and
+//! text is a `String` (a `&str` borrows, and cannot travel).
 //! The encoding, postcard, is not self-describing: types with `#[serde(untagged)]`, `flatten` or
 //! `skip_serializing_if` fail, with an error that names the type. A path that may not be UTF-8 travels as an `OsString`.
+//!
+//! **A job should leave its process as it found it.** Threads that it leaves behind, and copies that it forks, go on beside the
+//! worker's next job, and what they do may cost that one.
 //!
 //! **Files and connections travel too.** Put a file into an [`Fd`]; a [`connection::Connection`] goes as it is.
 //!

@@ -1,0 +1,265 @@
+//! Workers that are stopped, killed before they begin, or say what they should not; wakers that misbehave. One test at a
+//! time, since each looks for its own workers among the descendants.
+
+use std::{
+    fs::File,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    task::{Context, Wake},
+    time::Duration,
+};
+
+use billiard::{Fd, JobError, JobHandle, Pool};
+use billiard_test_support::{Watchdog, descendants, eventually, is_alive, misdeeds};
+
+billiard::init_for_tests!();
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn double(n: u64) -> u64 {
+    2 * n
+}
+
+fn pid(_: ()) -> u32 {
+    std::process::id()
+}
+
+fn sleep_ms(ms: u64) -> u64 {
+    std::thread::sleep(Duration::from_millis(ms));
+    ms
+}
+
+fn signal(pid: u32, signal: i32) {
+    // SAFETY: a signal to a process that descends from this one.
+    unsafe { libc::kill(pid as i32, signal) };
+}
+
+fn pool(workers: usize) -> Pool {
+    let pool = Pool::builder().workers(workers).build().unwrap();
+    assert!(eventually(20, || pool.ready_workers() == workers));
+    pool
+}
+
+fn state(pid: u32) -> Option<char> {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+fn stop(pid: u32) {
+    signal(pid, libc::SIGSTOP);
+    assert!(eventually(10, || state(pid) == Some('T')));
+}
+
+#[test]
+fn a_job_that_a_killed_worker_had_not_received_is_done_by_another() {
+    let _watchdog = Watchdog::start("a_job_that_a_killed_worker_had_not_received_is_done_by_another", 60);
+    let _alone = alone();
+    let pool = pool(1);
+    let worker = pool.apply(pid, ()).unwrap();
+    stop(worker);
+    let job = pool.apply_async(double, 21).unwrap();
+    assert!(!job.wait_timeout(Duration::from_millis(50)));
+    assert!(!job.cancel(), "it was given to the worker");
+    signal(worker, libc::SIGKILL);
+    assert_eq!(job.get().unwrap(), 42);
+}
+
+fn length(file: Fd<File>) -> u64 {
+    file.metadata().unwrap().len()
+}
+
+#[test]
+fn a_job_whose_descriptors_went_with_a_killed_worker_is_lost() {
+    let _watchdog = Watchdog::start("a_job_whose_descriptors_went_with_a_killed_worker_is_lost", 60);
+    let _alone = alone();
+    let pool = pool(1);
+    let worker = pool.apply(pid, ()).unwrap();
+    stop(worker);
+    let job = pool.apply_async(length, File::open("/dev/null").unwrap().into()).unwrap();
+    assert!(!job.wait_timeout(Duration::from_millis(50)));
+    signal(worker, libc::SIGKILL);
+    assert!(matches!(job.get(), Err(JobError::WorkerLost(_))));
+    assert_eq!(pool.apply(length, File::open("/dev/null").unwrap().into()).unwrap(), 0);
+}
+
+#[test]
+fn a_stopped_worker_keeps_no_pool_from_ending() {
+    let _watchdog = Watchdog::start("a_stopped_worker_keeps_no_pool_from_ending", 60);
+    let _alone = alone();
+    for end in [
+        drop as fn(Pool),
+        |pool| pool.join().unwrap(),
+        |pool| {
+            pool.close();
+            drop(pool);
+        },
+    ] {
+        let pool = pool(1);
+        let worker = pool.apply(pid, ()).unwrap();
+        stop(worker);
+        end(pool);
+        assert!(eventually(10, || !is_alive(worker)));
+    }
+}
+
+#[test]
+fn a_limit_holds_for_a_worker_that_stops_while_it_receives() {
+    let _watchdog = Watchdog::start("a_limit_holds_for_a_worker_that_stops_while_it_receives", 60);
+    let _alone = alone();
+    let pool = pool(1);
+    stop(pool.apply(pid, ()).unwrap());
+    let job = pool.job(count, vec![0; 2_000_000]).timeout(Duration::from_millis(50)).submit().unwrap();
+    assert!(matches!(job.get(), Err(JobError::TimeLimitExceeded(_))));
+    assert_eq!(pool.apply(double, 4).unwrap(), 8);
+}
+
+fn count(bytes: Vec<u8>) -> usize {
+    bytes.len()
+}
+
+#[test]
+fn a_guardian_that_is_stopped_keeps_no_verdict_back() {
+    let _watchdog = Watchdog::start("a_guardian_that_is_stopped_keeps_no_verdict_back", 60);
+    let _alone = alone();
+    let pool = pool(2);
+    let guardian = descendants(std::process::id()).into_iter().min().unwrap();
+    let busy = pool.apply_async(sleep_ms, 1_000_000).unwrap();
+    stop(guardian);
+    // Both workers: who holds the job cannot be seen from here.
+    for pid in descendants(std::process::id()).into_iter().filter(|&pid| pid != guardian) {
+        signal(pid, libc::SIGKILL);
+    }
+    match busy.get() {
+        Err(JobError::WorkerLost(lost)) => assert_eq!(lost.status().to_string(), "unknown exit status"),
+        other => panic!("{other:?}"),
+    }
+    signal(guardian, libc::SIGCONT);
+    assert_eq!(pool.apply(double, 4).unwrap(), 8);
+}
+
+/// Says on every channel of its process what only billiard should say, and then goes on.
+fn babble(endless: bool) -> u64 {
+    let zeros = [0; 64];
+    // A result for a job that nobody has: a frame of seven bytes, no descriptors, `Returned`, 9999.
+    misdeeds::write_to_all_descriptors(b"\0\0\0\x04\0\x01\x8f\x4e");
+    loop {
+        misdeeds::write_to_all_descriptors(&zeros);
+        if !endless {
+            return 7;
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_babbles_harms_its_own_job_alone() {
+    let _watchdog = Watchdog::start("a_worker_that_babbles_harms_its_own_job_alone", 60);
+    let _alone = alone();
+    for endless in [false, true] {
+        let pool = pool(2);
+        let babbler = pool.job(babble, endless).timeout(Duration::from_secs(5)).submit().unwrap();
+        let others: Vec<_> = (0..200).map(|n| pool.apply_async(double, n).unwrap()).collect();
+        for (n, other) in (0..).zip(others) {
+            assert_eq!(other.get().unwrap(), 2 * n);
+        }
+        assert!(matches!(babbler.get(), Err(JobError::WorkerLost(_))));
+        assert!(eventually(10, || pool.ready_workers() == 2));
+    }
+}
+
+fn fork_and_return(n: u64) -> u64 {
+    // SAFETY: the worker has one thread; its copy is what is tested.
+    unsafe { libc::fork() };
+    n
+}
+
+#[test]
+fn a_job_that_forks_its_worker_leaves_every_job_one_outcome() {
+    let _watchdog = Watchdog::start("a_job_that_forks_its_worker_leaves_every_job_one_outcome", 60);
+    let _alone = alone();
+    let pool = pool(1);
+    // A copy speaks on its worker's socket: that the worker is given up for it may cost the job that it has then.
+    let is_right = |outcome: Result<u64, JobError>, value| match outcome {
+        Ok(given) => given == value,
+        Err(error) => matches!(error, JobError::WorkerLost(_)),
+    };
+    for n in 0..20 {
+        let forked = pool.apply_async(fork_and_return, n).unwrap();
+        let next = pool.apply_async(double, n).unwrap();
+        assert!(is_right(forked.get(), n) && is_right(next.get(), 2 * n));
+    }
+    assert!(eventually(10, || matches!(pool.apply(double, 3), Ok(6))));
+}
+
+fn large(bytes: usize) -> Vec<u8> {
+    vec![1; bytes]
+}
+
+#[test]
+fn a_long_result_does_not_keep_others_waiting() {
+    let _watchdog = Watchdog::start("a_long_result_does_not_keep_others_waiting", 100);
+    let _alone = alone();
+    let pool = pool(2);
+    let long = pool.apply_async(large, 20_000_000).unwrap();
+    let mut tiny = 0;
+    while !long.is_ready() || tiny == 0 {
+        assert_eq!(pool.job(double, 1).timeout(Duration::from_secs(20)).submit().unwrap().get().unwrap(), 2);
+        tiny += 1;
+    }
+    assert!(tiny > 0);
+    assert_eq!(long.get().unwrap().len(), 20_000_000);
+}
+
+/// Runs something where a future's waker runs: on the pool's own thread.
+struct OnWake(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for OnWake {
+    fn wake(self: Arc<Self>) {
+        let work = self.0.lock().unwrap().take();
+        if let Some(work) = work {
+            work();
+        }
+    }
+}
+
+fn on_wake<R: billiard::Message>(handle: &mut JobHandle<R>, work: impl FnOnce() + Send + 'static) {
+    let waker = Arc::new(OnWake(Mutex::new(Some(Box::new(work))))).into();
+    assert!(Pin::new(handle).poll(&mut Context::from_waker(&waker)).is_pending());
+}
+
+#[test]
+fn wakers_cannot_harm_the_pool() {
+    let _watchdog = Watchdog::start("wakers_cannot_harm_the_pool", 60);
+    let _alone = alone();
+    let pool = Arc::new(Pool::builder().workers(1).queue_size(1).build().unwrap());
+    let mut first = pool.apply_async(sleep_ms, 50).unwrap();
+    on_wake(&mut first, || panic!("a waker panics, as this test wants"));
+    assert!(eventually(10, || first.is_ready()));
+    assert_eq!(pool.apply(double, 2).unwrap(), 4);
+
+    // Where nothing may wait, a full queue says so.
+    let mut first = pool.apply_async(sleep_ms, 100).unwrap();
+    assert!(eventually(10, || !format!("{pool:?}").contains("queued: 1")));
+    let queued = pool.apply_async(sleep_ms, 100).unwrap();
+    let (tell, told) = mpsc::channel();
+    let (submitter, also_queued) = (pool.clone(), pool.clone());
+    on_wake(&mut first, move || {
+        let _fills = also_queued.job(sleep_ms, 1).try_submit();
+        tell.send(submitter.apply_async(double, 1).map(drop).map_err(|refused| refused.is_full())).unwrap();
+    });
+    let answer = told.recv().unwrap();
+    assert!(answer.is_ok() || answer == Err(true), "{answer:?}");
+    assert_eq!(queued.get().unwrap(), 100);
+
+    // And one that drops the last of the pool.
+    let mut last = pool.apply_async(sleep_ms, 50).unwrap();
+    let (tell, told) = mpsc::channel();
+    on_wake(&mut last, move || {
+        drop(pool);
+        tell.send(()).unwrap();
+    });
+    told.recv().unwrap();
+}
