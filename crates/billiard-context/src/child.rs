@@ -13,7 +13,6 @@ use billiard_wire::{
     attachments::{Attachments, Received},
     fault,
 };
-use nix::sys::signal::{SigHandler, Signal};
 use rustix::process::Rlimit;
 
 use crate::{
@@ -46,14 +45,13 @@ pub(crate) fn after_fork(order: Order) -> ! {
         sys::exit_now(FAILED);
     }
     sys::lead_group(None);
-    sys::default_dispositions();
-    sys::set_dispositions(&[Signal::SIGPIPE], SigHandler::SigIgn);
-    sys::set_mask(&[]);
     if let Some(limit) = descriptor_limit {
         sys::set_descriptor_limit(limit);
     }
     fault::reload();
     fault::point("child.set_up");
+    // Its dispositions are the guardian's, which are the default. What was sent to it meanwhile arrives now.
+    sys::set_mask(&[]);
     if let Err(error) = settle(&surroundings) {
         not_set_up(&report, &error);
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use billiard_wire::fault;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::{MemfdFlags, Mode, OFlags, SealFlags},
@@ -296,23 +296,16 @@ pub(crate) fn set_title(name: &str) {
     }
 }
 
-/// Sets one disposition for each of these signals.
-pub(crate) fn set_dispositions(signals: &[Signal], handler: SigHandler) {
-    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-    for &signal in signals {
-        // SAFETY: ignoring and defaulting run no code of ours.
-        let _ = unsafe { sigaction(signal, &action) };
-    }
-}
-
-/// Gives every signal its default disposition, those beyond the named ones included; but SEGV and BUS, by whose
-/// handlers the standard library tells a stack overflow.
+/// Gives every signal the disposition that a Rust program begins with: the default, those beyond the named ones
+/// included; but PIPE ignored, and SEGV and BUS left as they are, by whose handlers the standard library tells a stack overflow.
 pub(crate) fn default_dispositions() {
     const HIGHEST: i32 = 64;
     for number in (1..=HIGHEST).filter(|number| ![libc::SIGSEGV, libc::SIGBUS].contains(number)) {
         // SAFETY: defaulting runs no code of ours. KILL, STOP and what the C library keeps to itself are refused.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
+    // SAFETY: as above.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
 /// Blocks exactly these signals.

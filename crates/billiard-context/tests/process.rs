@@ -116,6 +116,18 @@ fn each_end_has_its_status_and_its_error() {
 }
 
 #[test]
+fn a_signal_to_a_child_that_is_just_born_is_not_lost() {
+    let _watchdog = Watchdog::start("a_signal_to_a_child_that_is_just_born_is_not_lost", 100);
+    for context in BOTH {
+        for _ in 0..200 {
+            let mut child = context().process(sleeps, ()).start().unwrap();
+            child.terminate().unwrap();
+            assert_eq!(child.join().unwrap().signal(), Some(15));
+        }
+    }
+}
+
+#[test]
 fn a_stopped_child_can_be_terminated() {
     let _watchdog = Watchdog::start("a_stopped_child_can_be_terminated", 60);
     let mut child = start(sleeps, ());

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     sync::mpsc::{self, RecvTimeoutError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -26,7 +27,7 @@ impl Watchdog {
         let (stop, stopped) = mpsc::channel();
         let watch = move || {
             if let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(Duration::from_secs(seconds)) {
-                eprintln!("\nwatchdog: `{test}` is not done after {seconds} s; who waits for what:");
+                say(format_args!("\nwatchdog: `{test}` is not done after {seconds} s; who waits for what:"));
                 report();
                 std::process::abort();
             }
@@ -45,19 +46,24 @@ impl Drop for Watchdog {
     }
 }
 
+/// To standard error itself: what the macros print is kept back by the test harness, and lost when the process aborts.
+fn say(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
 fn report() {
     let this = std::process::id();
     for pid in std::iter::once(this).chain(crate::descendants(this)) {
         for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
             let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default().trim().to_owned();
             let state = read("status").lines().find(|line| line.starts_with("State")).unwrap_or_default().to_owned();
-            eprintln!(
+            say(format_args!(
                 "  process {pid}, thread {:?} ({}): {state}, in {}, call {}",
                 task.file_name(),
                 read("comm"),
                 read("wchan"),
                 read("syscall"),
-            );
+            ));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use billiard_connection::{Connection, Fd, Frame, FrameReader, FrameWriter, Mode};
 use billiard_wire::{attachments::Attachments, fault};
-use nix::sys::signal::{SigHandler, Signal};
+use nix::sys::signal::Signal;
 use rustix::process::Rlimit;
 
 use crate::{
@@ -19,9 +19,18 @@ use crate::{
     sys::{self, Forked},
 };
 
-/// The signals that a terminal or a careless `kill` sends to a whole family: the decision is the program's.
-const IGNORED: &[Signal] =
-    &[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+/// What the guardian blocks: the end of children, which it takes from a descriptor, and the signals that a terminal or a
+/// careless `kill` sends to a whole family, which are the program's affair. Blocked and not ignored, so that a signal
+/// to a child that is still being set up waits until that is done.
+const BLOCKED: &[Signal] = &[
+    Signal::SIGCHLD,
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
 
 /// What the guardian holds. In the copy that becomes a child, dropping it closes all of that.
 struct Server {
@@ -102,9 +111,8 @@ impl Server {
             return Err(Error::GuardianDied); // nobody is left to read it
         }
         sys::go_on_without_parent();
-        sys::set_dispositions(IGNORED, SigHandler::SigIgn);
-        sys::set_dispositions(&[Signal::SIGCHLD], SigHandler::SigDfl);
-        sys::set_mask(&[Signal::SIGCHLD]);
+        sys::set_mask(BLOCKED);
+        sys::default_dispositions();
         sys::lead_group(None);
         sys::become_subreaper()?;
         let own = sys::pidfd_open(std::process::id())?;
