@@ -192,6 +192,19 @@ fn a_job_over_its_limit_ends_and_the_next_runs() {
     assert!(handles.into_iter().all(|handle| handle.get().is_ok()));
 }
 
+#[test]
+fn times_beyond_all_clocks_are_for_ever() {
+    let _watchdog = Watchdog::start("times_beyond_all_clocks_are_for_ever", 60);
+    let pool = Pool::builder().workers(1).timeout(Duration::MAX).grace(Duration::MAX).build().unwrap();
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+    let limit = Duration::from_millis(20);
+    assert!(pool.job(forever, ()).timeout(limit).submit().unwrap().get().is_err());
+    let endless = pool.apply_async(forever, ()).unwrap();
+    assert!(!endless.wait_timeout(Duration::from_millis(20)));
+    assert!(endless.terminate());
+    assert_eq!(pool.apply(square, 4).unwrap(), 16);
+}
+
 fn ignores_term(_: ()) {
     let _ = std::process::Command::new("sleep").arg("1000").spawn();
     misdeeds::ignore_sigterm();

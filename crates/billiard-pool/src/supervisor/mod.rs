@@ -22,6 +22,9 @@ use crate::{
 };
 use member::{Heard, Member, Remains, Source};
 
+/// The longest that is slept at a time while there is a deadline at all.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
 pub(crate) struct Supervisor {
     poll: Poll,
     shared: Arc<Shared>,
@@ -100,9 +103,8 @@ impl Supervisor {
             return Some(Duration::ZERO);
         }
         let look_again = self.look_again.values().min().map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = due.into_iter().chain(look_again).min();
-        // epoll counts milliseconds: rounded up, so that the deadline has passed when the time is out.
-        timeout.map(|timeout| timeout + Duration::from_micros(999))
+        // Rounded up to what epoll counts in, by mio; and no longer than epoll can count.
+        due.into_iter().chain(look_again).min().map(|timeout| timeout.min(LONGEST_SLEEP))
     }
 
     fn happened(&mut self, event: &mio::event::Event) {
