@@ -408,10 +408,9 @@ pub(crate) fn write_frame(
         ];
         let first: Vec<BorrowedFd<'_>> = if *written == 0 { attachments.fds().collect() } else { Vec::new() };
         match sys::send(socket, &parts, &first, mode == Mode::DontWait)? {
-            Transfer::Bytes(sent) | Transfer::BytesWithout(sent) => *written += sent,
-            Transfer::WouldBlock if mode == Mode::Wait => ready(socket, PollFlags::OUT)?,
-            Transfer::WouldBlock => return Ok(false),
-            Transfer::Reset => return Err(Error::Disconnected),
+            Some(sent) => *written += sent,
+            None if mode == Mode::Wait => ready(socket, PollFlags::OUT)?,
+            None => return Ok(false),
         }
         fault::point("connection.send.part");
     }

@@ -48,7 +48,7 @@ pub(crate) fn is_unix_stream(fd: BorrowedFd<'_>) -> bool {
         && rustix::net::sockopt::socket_type(fd) == Ok(SocketType::STREAM)
 }
 
-/// What a call that may not wait did.
+/// What a receiving call did.
 pub(crate) enum Transfer {
     Bytes(usize),
     /// Bytes came, and descriptors that came with them were lost: this process may open no more.
@@ -58,13 +58,14 @@ pub(crate) enum Transfer {
     Reset,
 }
 
-/// One `sendmsg`: never raises SIGPIPE, never waits when `dont_wait`.
+/// One `sendmsg`: how many bytes went out, or `None` when there is no room. Never raises SIGPIPE, never waits when
+/// `dont_wait`.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
     parts: &[IoSlice<'_>],
     fds: &[BorrowedFd<'_>],
     dont_wait: bool,
-) -> Result<Transfer, Error> {
+) -> Result<Option<usize>, Error> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(attachments::MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() {
@@ -77,9 +78,9 @@ pub(crate) fn send(
         let result =
             faulty("sys.connection.sendmsg").and_then(|()| rustix::net::sendmsg(socket, parts, &mut control, flags));
         return match result {
-            Ok(sent) => Ok(Transfer::Bytes(sent)),
+            Ok(sent) => Ok(Some(sent)),
             Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Ok(Transfer::WouldBlock),
+            Err(Errno::AGAIN) => Ok(None),
             Err(Errno::PIPE | Errno::CONNRESET) => Err(Error::Disconnected),
             Err(errno) => checked("sendmsg", Err(errno)),
         };

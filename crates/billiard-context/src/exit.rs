@@ -34,12 +34,10 @@ pub struct ResourceUsage {
 }
 
 impl ExitStatus {
-    pub(crate) const UNKNOWN: Self = Self { end: End::Unknown, usage: None };
-
     /// The status of a process of which nobody could tell how it ended.
     #[must_use]
     pub fn unknown() -> Self {
-        Self::UNKNOWN
+        Self { end: End::Unknown, usage: None }
     }
 
     /// From what `wait4` gave.
@@ -143,13 +141,13 @@ mod tests {
         assert_eq!(status(9).to_string(), "signal 9 (SIGKILL)");
         assert_eq!(status(11 | 0x80).to_string(), "signal 11 (SIGSEGV), core dumped");
         assert_eq!(status(40).to_string(), "signal 40");
-        assert_eq!(ExitStatus::UNKNOWN.to_string(), "unknown exit status");
+        assert_eq!(ExitStatus::unknown().to_string(), "unknown exit status");
     }
 
     #[test]
     fn only_code_zero_is_success() {
         assert!(status(0).success() && status(0).exit_ok().is_ok());
-        for bad in [status(1 << 8), status(15), ExitStatus::UNKNOWN] {
+        for bad in [status(1 << 8), status(15), ExitStatus::unknown()] {
             assert!(!bad.success() && bad.exit_ok().is_err(), "{bad}");
         }
         assert_eq!((status(3 << 8).code(), status(3 << 8).signal()), (Some(3), None));

@@ -139,7 +139,7 @@ impl<R> Process<R> {
     ///
     /// [`Error::Io`] when waiting fails, which the process survives.
     pub fn join(&mut self) -> Result<ExitStatus, Error> {
-        Ok(self.join_until(None)?.unwrap_or(ExitStatus::UNKNOWN))
+        Ok(self.join_until(None)?.unwrap_or_else(ExitStatus::unknown))
     }
 
     /// Waits until it has ended, but no longer than `timeout`; `None` when it still runs.
@@ -186,7 +186,7 @@ impl<R> Process<R> {
                 Some(Heard::Exited(_)) => self.deaf = true,
                 Some(Heard::Ended) => {}
                 None if guardian_died || (ended && self.deaf) => {
-                    self.status = Some(ExitStatus::UNKNOWN);
+                    self.status = Some(ExitStatus::unknown());
                     // Nobody else ends what is left of its group.
                     sys::kill_group_of(self.pidfd.as_fd(), self.pid);
                 }

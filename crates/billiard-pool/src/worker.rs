@@ -8,8 +8,7 @@ use billiard_context::{
 use billiard_wire::{
     RemoteError,
     attachments::{Attachments, Received},
-    codec::{self, EncodeError},
-    fault,
+    codec, fault,
 };
 
 use crate::{
@@ -58,14 +57,10 @@ fn publish(pool: &Connection, job: JobId, outcome: Outcome) -> Result<(), billia
         Outcome::BadArgument(error) => failed(job, Failure::BadArgument(error)),
         Outcome::BadResult(error) => failed(job, Failure::BadResult(error)),
     };
-    let prefix = prefix(&message)?;
+    let (prefix, _) = codec::encode(&message)?.into_parts();
     FrameWriter::typed(&prefix, bytes, attachments).write(pool, Mode::Wait).map(drop)
 }
 
 fn failed(job: JobId, failure: Failure) -> (FromWorker, Vec<u8>, Attachments) {
     (FromWorker::Failed(job, failure), Vec::new(), Attachments::default())
-}
-
-fn prefix(message: &FromWorker) -> Result<Vec<u8>, EncodeError> {
-    Ok(codec::encode(message)?.into_parts().0)
 }
