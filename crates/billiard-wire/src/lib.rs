@@ -9,6 +9,7 @@
 //!   [`decode`](codec::decode).
 //! * [`attachments`]: descriptors inside a value, and [`Fd`], which makes one of any file.
 //! * [`RemoteError`] and [`Panic`]: a failure as text, limited in size.
+//! * [`generation`]: which copy of the process a handle was made in.
 //! * [`fault`]: named points at which tests kill, stop, delay or fail a process.
 //!
 //! ```
@@ -27,8 +28,10 @@ pub mod fault;
 #[cfg(feature = "codec")]
 mod fd;
 pub mod frame;
+pub mod generation;
 mod panic;
 mod remote_error;
+mod sys;
 mod text;
 
 #[cfg(feature = "codec")]
