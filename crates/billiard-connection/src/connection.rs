@@ -14,6 +14,7 @@ use billiard_wire::{
     attachments::{self, Attachment, Attachments},
     codec,
     frame::Header,
+    generation::Generation,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned, ser};
 
@@ -31,6 +32,9 @@ use crate::{
 ///
 /// If the process at the other end dies, what it sent whole arrives, then comes `Eof`, or
 /// [`Error::Truncated`] where it died in the middle of a message.
+///
+/// In a copy of this process that was forked by hand every use is [`Error::Forked`]: two processes that read from one stream would
+/// each get pieces of it. In a child of `Context::fork` it works; which of the two uses it is theirs to agree on.
 ///
 /// A `Connection` may itself be a part of a message. Sending it hands it over: there is one owner,
 /// and here every later use is [`Error::HandedOver`]. If the message cannot be sent, it stays. One that another thread
@@ -56,6 +60,8 @@ const MOVING: u8 = 1;
 const MOVED: u8 = 2;
 
 struct End {
+    /// The copy of the process that it was made in.
+    generation: Generation,
     socket: OwnedFd,
     owner: AtomicU8,
     reader: Mutex<FrameReader>,
@@ -81,7 +87,13 @@ impl Connection {
     }
 
     fn over(socket: OwnedFd) -> Self {
-        Self(Arc::new(End { socket, owner: AtomicU8::new(HERE), reader: Mutex::default(), writer: Mutex::default() }))
+        Self(Arc::new(End {
+            generation: Generation::current(),
+            socket,
+            owner: AtomicU8::new(HERE),
+            reader: Mutex::default(),
+            writer: Mutex::default(),
+        }))
     }
 
     /// Sends plain bytes as one message, exactly as Python's `Connection.send_bytes`.
@@ -191,6 +203,7 @@ impl Connection {
     }
 
     fn owned_here(&self) -> Result<(), Error> {
+        self.0.generation.check_usable()?;
         // Acquire: pairs with the Release in `sent`, so that who sees MOVED sees the socket buried.
         if self.0.owner.load(Ordering::Acquire) == HERE { Ok(()) } else { Err(Error::HandedOver) }
     }
@@ -276,7 +289,10 @@ impl Attachment for End {
 
 impl Serialize for Connection {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let refuse = |why| Err(ser::Error::custom(attachments::refuse(why)));
+        let refuse = |why: &str| Err(ser::Error::custom(attachments::refuse(why)));
+        if let Err(forked) = self.0.generation.check_usable() {
+            return refuse(&forked.to_string());
+        }
         match self.0.owner.compare_exchange(HERE, MOVING, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {}
             Err(MOVED) => return refuse("the connection was handed over before"),

@@ -5,6 +5,7 @@ use std::io;
 use billiard_wire::{
     codec::{DecodeError, EncodeError, WrongCount},
     frame::BadHeader,
+    generation::Forked,
 };
 use thiserror::Error;
 
@@ -51,6 +52,9 @@ pub enum Error {
     /// This end was handed to another process inside a message.
     #[error("this end of the connection was handed over to another process")]
     HandedOver,
+    /// This process was forked by hand from the one that the connection belongs to.
+    #[error(transparent)]
+    Forked(#[from] Forked),
     /// The value cannot be encoded; nothing was sent.
     #[error(transparent)]
     Encode(#[from] EncodeError),

@@ -2,8 +2,8 @@
 
 use std::{
     convert::Infallible,
-    io,
-    os::fd::{AsFd, AsRawFd},
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::Arc,
 };
 
@@ -16,20 +16,30 @@ use billiard_wire::{
 use rustix::process::Rlimit;
 
 use crate::{
-    current, init,
-    panics::Print,
-    protocol::{self, Body, Boot, Ended, Report, Start, StartMethod, Surroundings},
-    sys,
-    task::Outcome,
+    authkey::Revealed,
+    current, hooks, init,
+    limits::Resource,
+    panics::{self, Print},
+    protocol::{self, Body, Boot, ChildIdentity, Ended, Report, Start, StartMethod, Stream, Surroundings},
+    stop, sys,
+    task::{Outcome, Task},
 };
 
 /// What the guardian leaves to a child that it forked.
 pub(crate) struct Order {
-    pub(crate) start: Start,
+    pub(crate) start: Box<Start>,
     pub(crate) report: Connection,
     pub(crate) argument: Vec<u8>,
     pub(crate) received: Received,
     pub(crate) descriptor_limit: Option<Rlimit>,
+}
+
+/// What a child calls.
+pub(crate) enum Work<'a> {
+    /// A function that travelled, with its argument and that one's descriptors.
+    Task(Task, Vec<u8>, Received),
+    /// What the copy of its starter has in memory.
+    Closure(Box<dyn FnOnce(Print) -> Outcome + 'a>),
 }
 
 /// The exit code of a process that panicked, as Rust's own.
@@ -37,9 +47,24 @@ const PANICKED: i32 = 101;
 /// The exit code of a process that could not run its function, or not give its value back.
 const FAILED: i32 = 1;
 
+/// What could not be done while a child was set up, and the kernel's answer.
+struct SetupError(String, io::Error);
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0, self.1)
+    }
+}
+
+/// Says what an error was about.
+fn about(what: impl Into<String>) -> impl FnOnce(io::Error) -> SetupError {
+    |error| SetupError(what.into(), error)
+}
+
 /// Runs in the copy of the guardian that a fork made, after the guardian's own things were closed. Never returns.
 pub(crate) fn after_fork(order: Order) -> ! {
-    let Order { start: Start { method, surroundings, boot }, report, argument, received, descriptor_limit } = order;
+    let Order { start, report, argument, received, descriptor_limit } = order;
+    let Start { method, surroundings, boot, key: _ } = *start;
     fault::point("child.forked");
     if !sys::die_with(boot.guardian) {
         sys::exit_now(FAILED);
@@ -52,28 +77,113 @@ pub(crate) fn after_fork(order: Order) -> ! {
     fault::point("child.set_up");
     // Its dispositions are the guardian's, which are the default. What was sent to it meanwhile arrives now.
     sys::set_mask(&[]);
-    if let Err(error) = settle(&surroundings) {
-        not_set_up(&report, &error);
-    }
-    drop(surroundings);
+    let (report, received) = set_up(surroundings, report, received);
     match method {
-        StartMethod::Forkserver => run(boot, &report, argument, received),
         StartMethod::Spawn => spawn(&boot, report, argument, received),
+        StartMethod::Forkserver | StartMethod::Fork => {
+            let argument = argument_of(boot.argument, argument, &report);
+            let work = Work::Task(boot.task, argument, received);
+            run(boot.identity, &boot.limits, &report, work, Hooks::Run)
+        }
     }
 }
 
-/// Streams, directory and umask of the caller.
-fn settle(surroundings: &Surroundings) -> io::Result<()> {
-    let null = sys::null()?;
-    sys::set_stream(null.as_fd(), 0)?;
-    for (number, stream) in [(1, &surroundings.stdout), (2, &surroundings.stderr)] {
-        sys::set_stream(stream.as_ref().map_or(null.as_fd(), |stream| stream.as_fd()), number)?;
+/// Runs in the copy of its starter that a fork made, where all signals are blocked. Never returns.
+pub(crate) fn copied(
+    starter: u32,
+    identity: ChildIdentity,
+    surroundings: Surroundings,
+    limits: &[(Resource, u64)],
+    report: Connection,
+    work: Work<'_>,
+) -> ! {
+    fault::point("child.forked");
+    if !sys::die_with(starter) {
+        sys::exit_now(FAILED);
     }
-    if let Some(directory) = &surroundings.directory {
-        sys::enter(directory.as_fd())?;
+    sys::lead_group(None);
+    // Its starter's handlers are for its starter.
+    sys::default_dispositions();
+    stop::forget();
+    fault::point("child.set_up");
+    sys::set_mask(&[]);
+    let (report, work) = match work {
+        Work::Task(task, argument, received) => {
+            let (report, received) = set_up(surroundings, report, received);
+            (report, Work::Task(task, argument, received))
+        }
+        closure @ Work::Closure(_) => (set_up(surroundings, report, Received::default()).0, closure),
+    };
+    run(identity, limits, &report, work, Hooks::Run)
+}
+
+/// Settles the process, or ends it with the reason.
+fn set_up(surroundings: Surroundings, report: Connection, received: Received) -> (Connection, Received) {
+    // What it has of its own must not be in the way of the numbers that are wanted.
+    let wanted: Vec<i32> = surroundings.attributes.descriptors.iter().map(|&(number, _)| number).collect();
+    let moved = if wanted.is_empty() { Ok((report, received)) } else { out_of_the_way(report, received, &wanted) };
+    let (report, received) = match moved {
+        Ok(moved) => moved,
+        Err(_) => sys::exit_now(FAILED), // it has nobody to tell
+    };
+    match settle(surroundings) {
+        Ok(()) => (report, received),
+        Err(error) => not_set_up(&report, &error),
     }
-    if let Some(mask) = surroundings.umask {
+}
+
+fn out_of_the_way(report: Connection, received: Received, wanted: &[i32]) -> io::Result<(Connection, Received)> {
+    let away = report.as_fd().try_clone_to_owned().and_then(|fd| sys::away_from(fd, wanted))?;
+    drop(report);
+    let report = Connection::try_from(away).map_err(|_| io::ErrorKind::InvalidData)?;
+    let received: io::Result<Vec<OwnedFd>> =
+        received.into_untaken().into_iter().map(|fd| sys::away_from(fd, wanted)).collect();
+    Ok((report, received?.into()))
+}
+
+/// Streams, directory, umask, and whatever else its caller asked for.
+fn settle(surroundings: Surroundings) -> Result<(), SetupError> {
+    let Surroundings { directory, streams, umask, environment, attributes } = surroundings;
+    let names = ["standard input", "standard output", "standard error"];
+    for ((number, stream), name) in streams.iter().enumerate().zip(names) {
+        let set = match stream {
+            Stream::Keep => Ok(()),
+            Stream::Null => sys::null().and_then(|null| sys::set_stream(null.as_fd(), number)),
+            Stream::To(fd) => sys::set_stream(fd.as_fd(), number),
+        };
+        set.map_err(about(name))?;
+    }
+    if let Some(directory) = directory {
+        sys::enter(directory.as_fd()).map_err(about("the working directory"))?;
+    }
+    if let Some(mask) = umask {
         sys::set_umask(mask);
+    }
+    if let Some(environment) = environment {
+        let environment = environment.into_bytes().map_err(about("the environment"))?;
+        // SAFETY: this process was just forked by its one thread; or its caller has promised the like.
+        unsafe { sys::set_environment(&environment) };
+    }
+    let wanted: Vec<i32> = attributes.descriptors.iter().map(|&(number, _)| number).collect();
+    let mut sources = Vec::new();
+    for (number, fd) in attributes.descriptors {
+        let fd = sys::away_from(fd.into_inner(), &wanted).map_err(about(format!("descriptor {number}")))?;
+        sources.push((number, fd));
+    }
+    for (number, fd) in sources {
+        // A fresh execution keeps it, and makes it close-on-exec afterwards.
+        // SAFETY: of this process's own descriptors none has a number that is wanted; what else its starter had open
+        // there, it has asked to be replaced.
+        unsafe { sys::place(fd.as_fd(), number, false) }.map_err(about(format!("descriptor {number}")))?;
+    }
+    if let Some(cpus) = attributes.cpus {
+        sys::set_cpus(&cpus).map_err(about(format!("the CPUs {cpus:?}")))?;
+    }
+    if let Some(niceness) = attributes.niceness {
+        sys::add_niceness(niceness).map_err(about(format!("niceness {niceness}")))?;
+    }
+    if attributes.no_new_privileges {
+        sys::give_up_new_privileges().map_err(about("no new privileges"))?;
     }
     Ok(())
 }
@@ -97,6 +207,7 @@ fn execute(boot: &Boot, report: &Connection, argument: Vec<u8>, received: Receiv
         return Err(io::Error::new(io::ErrorKind::WouldBlock, "the boot channel has no room"));
     }
     sys::set_close_on_exec(far.as_fd(), false)?;
+    fault::point("child.execute");
     Err(sys::execute_afresh(&[init::CHILD, &far.as_raw_fd().to_string()]))
 }
 
@@ -115,8 +226,10 @@ pub(crate) fn boot(channel: Connection) -> ! {
             if !sys::die_with(boot.guardian) {
                 sys::exit_now(FAILED);
             }
+            boot.descriptors.iter().for_each(|&number| sys::close_number_on_exec(number));
             fault::reload();
-            run(boot, &report, argument, received)
+            let argument = argument_of(boot.argument, argument, &report);
+            run(boot.identity, &boot.limits, &report, Work::Task(boot.task, argument, received), Hooks::Skip)
         }
         Err(error) => {
             eprintln!("billiard: a child was started without a word what to run: {error}");
@@ -125,28 +238,56 @@ pub(crate) fn boot(channel: Connection) -> ! {
     }
 }
 
-/// Calls the function and reports how it ended.
-fn run(boot: Boot, report: &Connection, argument: Vec<u8>, mut received: Received) -> ! {
-    sys::set_title(&boot.name);
-    let Boot { name, daemon, may_have_children, print_panic, task, argument: body, guardian: _ } = boot;
-    let argument = match body.into_bytes(argument) {
+fn argument_of(body: Body, behind: Vec<u8>, report: &Connection) -> Vec<u8> {
+    match body.into_bytes(behind) {
         Ok(argument) => argument,
         Err(error) => not_set_up(report, &error),
-    };
+    }
+}
+
+/// Whether the hooks of [`after_fork`](crate::after_fork) are called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hooks {
+    Run,
+    Skip,
+}
+
+/// Calls the function and reports how it ended.
+fn run(
+    mut identity: ChildIdentity,
+    limits: &[(Resource, u64)],
+    report: &Connection,
+    work: Work<'_>,
+    hooks: Hooks,
+) -> ! {
+    sys::set_title(&identity.name);
     current::set_initialized();
-    current::become_child(name, daemon, may_have_children);
-    let print = if print_panic { Print::Yes } else { Print::No };
+    identity.authkey.take().into_iter().for_each(Revealed::adopt);
+    let identity = current::become_child(identity);
+    let print = if identity.print_panic { Print::Yes } else { Print::No };
+    for &(resource, value) in limits {
+        if let Err(error) = sys::set_limit(resource.as_rustix(), value) {
+            not_set_up(report, &SetupError(format!("the limit of {resource}, {value}"), error));
+        }
+    }
     fault::point("child.run");
     // Whoever asked for this process has to know that it exists, or has given it up: then nothing runs.
     if report.recv_bytes().is_err() {
         sys::exit_now(FAILED);
     }
-    // SAFETY: the task came through the guardian, which has compared its executable with the program's.
-    let outcome = match unsafe { task.run(&argument, &mut received, print) } {
-        Ok(outcome) => outcome,
-        Err(error) => not_set_up(report, &error),
+    let hooked = if hooks == Hooks::Run { panics::catch(print, hooks::run) } else { Ok(()) };
+    let outcome = match (hooked, work) {
+        (Err(panic), _) => Outcome::Panicked(panic),
+        (Ok(()), Work::Closure(closure)) => closure(print),
+        (Ok(()), Work::Task(task, argument, mut received)) => {
+            // SAFETY: the task came from the program or through the guardian, which has compared its executable
+            // with the program's.
+            match unsafe { task.run(&argument, &mut received, print) } {
+                Ok(outcome) => outcome,
+                Err(error) => not_set_up(report, &error),
+            }
+        }
     };
-    drop((argument, received));
     let nothing = (Vec::new(), Attachments::default());
     let (ended, (bytes, attachments), code) = match outcome {
         Outcome::Returned(bytes, attachments) => (Ended::Returned, (bytes, attachments), 0),
@@ -159,10 +300,15 @@ fn run(boot: Boot, report: &Connection, argument: Vec<u8>, mut received: Receive
         sys::exit_now(FAILED);
     }
     fault::point("child.ended");
+    // Who was asked to stop, and did so in order, ends as the signal says.
+    if let Some(signal) = stop::requested() {
+        sys::flush_streams();
+        sys::raise_by_default(signal);
+    }
     sys::exit_now(code)
 }
 
-fn not_set_up(report: &Connection, error: &(dyn std::error::Error + 'static)) -> ! {
+fn not_set_up(report: &Connection, error: &dyn fmt::Display) -> ! {
     let _ = tell(report, &Ended::NotSetUp(RemoteError::msg(error)), &[], Attachments::default());
     sys::exit_now(FAILED)
 }

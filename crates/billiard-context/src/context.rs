@@ -1,43 +1,36 @@
-//! Starting processes.
+//! How processes are started.
 
-use std::{
-    fmt, io,
-    os::{fd::AsFd, unix::ffi::OsStrExt},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::sync::Arc;
 
-use billiard_connection::{Connection, FrameWriter};
-use billiard_wire::{Message, attachments::Attachments, codec, fault};
+use billiard_wire::{Message, RemoteError, attachments::Attachments, codec};
 
 use crate::{
-    Error, current,
-    guardian::{Guardian, Requested},
-    process::Process,
-    protocol::{self, Body, Boot, Environment, Start, StartMethod, Surroundings},
-    starting::{PATIENCE, Starting},
-    sys,
+    Error,
+    builder::{Job, ProcessBuilder},
+    current,
+    guardian::{Guardian, Guardians, OF_THE_PROCESS, Origin, Preload, require_one_thread},
+    protocol::StartMethod,
     task::Task,
 };
 
-/// The longest name of a process that is kept, in bytes.
-const MAX_NAME: usize = 255;
-
-/// How processes are started. It holds nothing that would have to be given back, and may be copied.
+/// How processes are started: a value, of which a program may have many.
 ///
-/// The default is [`forkserver`](Context::forkserver).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// | | a child is | fast | threads in this program | carries closures |
+/// | --- | --- | --- | --- | --- |
+/// | [`forkserver`](Self::forkserver), the default | a copy of a clean helper process | yes | any | no |
+/// | [`spawn`](Self::spawn) | this program, executed afresh | no | any | no |
+/// | [`fork`](Self::fork) | a copy of this process | where it is small | one | yes |
+///
+/// Cloning is cheap. Contexts that were made with [`forkserver_with`](Self::forkserver_with) or
+/// [`template`](Self::template) have a helper process of their own, which ends, and its children with it, when the last clone of the context
+/// and the last [`Process`](crate::Process) is dropped; all others share one, which is there from the first start to the end of the program.
+#[derive(Clone, Debug, Default)]
 pub struct Context {
     method: StartMethod,
-}
-
-impl Default for Context {
-    fn default() -> Self {
-        Self::forkserver()
-    }
+    /// Fork although there may be threads.
+    unchecked: bool,
+    /// The helper process, where it is not the one that all share.
+    own: Option<Arc<Guardians>>,
 }
 
 impl Context {
@@ -45,13 +38,117 @@ impl Context {
     /// safe whatever its threads do.
     #[must_use]
     pub fn forkserver() -> Self {
-        Self { method: StartMethod::Forkserver }
+        Self::with_method(StartMethod::Forkserver)
     }
 
     /// Children execute this very program afresh.
     #[must_use]
     pub fn spawn() -> Self {
-        Self { method: StartMethod::Spawn }
+        Self::with_method(StartMethod::Spawn)
+    }
+
+    /// Children are copies of this process.
+    ///
+    /// That is sound only while this process has one thread: a lock that another thread holds at that moment, in the allocator or a
+    /// library, is held in the copy for ever. So every start looks, and is [`Error::Threads`] otherwise.
+    ///
+    /// A child is this process's own. It is a copy with all that is open here, so that a connection whose other end
+    /// the child has too does not end when this process drops it. Handles that processes may share work in it;
+    /// guards, [`Process`](crate::Process) and whatever else has one owner refuse. It ends, by
+    /// SIGKILL, when the thread that started it ends, which is the only one. Processes that it has started itself and that live on
+    /// when this program is killed are not ended by anybody: use another start method where that matters.
+    ///
+    /// Its status is unknown where this program reaps all children itself, or ignores SIGCHLD.
+    #[must_use]
+    pub fn fork() -> Self {
+        Self::with_method(StartMethod::Fork)
+    }
+
+    /// As [`fork`](Self::fork), without looking for other threads.
+    ///
+    /// # Safety
+    ///
+    /// What the child does can do without every lock that another thread of this process may hold when it is started: those of
+    /// the standard streams and of libraries among them. The C library's own allocator and this crate take care of themselves.
+    /// No other thread changes the environment meanwhile.
+    #[must_use]
+    pub unsafe fn fork_unchecked() -> Self {
+        Self { unchecked: true, ..Self::fork() }
+    }
+
+    /// The context of that start method.
+    #[must_use]
+    pub fn with_method(method: StartMethod) -> Self {
+        Self { method, unchecked: false, own: None }
+    }
+
+    /// As [`forkserver`](Self::forkserver), with a helper process of its own that calls `function` first, once: what it loads or computes,
+    /// every child finds in its memory, in statics. Waits until it has returned.
+    ///
+    /// Should the helper process die, the next start brings up another, which calls the function again. What it opens stays open
+    /// in every child. Signal handlers that it installs are taken back; it must leave no thread behind.
+    ///
+    /// ```no_run
+    /// use std::sync::OnceLock;
+    ///
+    /// use billiard_context::{Context, RemoteError};
+    ///
+    /// static WORDS: OnceLock<String> = OnceLock::new();
+    ///
+    /// fn load(path: String) -> Result<(), RemoteError> {
+    ///     WORDS.get_or_init(|| std::fs::read_to_string(path).unwrap_or_default());
+    ///     Ok(())
+    /// }
+    ///
+    /// fn count(_: ()) -> usize {
+    ///     WORDS.get().map_or(0, |words| words.lines().count())
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// billiard_context::init();
+    /// let context = Context::forkserver_with(load, "/usr/share/dict/words".into())?;
+    /// println!("{} words", context.process(count, ()).start()?.take_result()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Preload`] when the function fails or panics, [`Error::Argument`] when its argument cannot be encoded, and whatever keeps
+    /// this program from starting processes.
+    pub fn forkserver_with<A: Message>(function: fn(A) -> Result<(), RemoteError>, argument: A) -> Result<Self, Error> {
+        current::may_start()?;
+        let task = Task::new(function)?;
+        let mut attachments = Attachments::default();
+        let argument = codec::encode_after(&argument, &mut attachments)?;
+        let mut descriptors = Vec::new();
+        for fd in attachments.fds() {
+            let fd = fd.try_clone_to_owned().map_err(|source| Error::Io { call: "fcntl", source })?;
+            descriptors.push(Arc::new(fd));
+        }
+        let context = Self::with_own(Origin::Preloaded(Preload { task, argument, descriptors }));
+        context.prepare()?;
+        attachments.sent(); // the handles in the argument are the helper's now
+        Ok(context)
+    }
+
+    /// As [`forkserver`](Self::forkserver), with a helper process of its own that is a copy of this one as it is now: children find
+    /// in their memory what this process has there, while it may have any number of threads when it starts them.
+    ///
+    /// What this process has open stays open in the helper and in its children. Should the helper process die, the next start
+    /// makes another copy if there is one thread by then, and is [`Error::Threads`] otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Threads`] unless this process has one thread, and whatever keeps this program from starting processes.
+    pub fn template() -> Result<Self, Error> {
+        let context = Self::with_own(Origin::Template);
+        context.prepare()?;
+        Ok(context)
+    }
+
+    fn with_own(origin: Origin) -> Self {
+        Self { own: Some(Arc::new(Guardians::new(origin))), ..Self::forkserver() }
     }
 
     /// How it starts processes.
@@ -60,14 +157,27 @@ impl Context {
         self.method
     }
 
-    /// Brings the helper process up that starts the children, if it is not there yet. The first start would do the same.
+    /// Sees to it that processes can be started: brings the helper process up, if it is not there yet, or looks for other threads where
+    /// this process itself is forked. The first start would do the same.
     ///
     /// # Errors
     ///
-    /// [`Error::NotInitialized`], [`Error::ThreadsBeforeInit`] and whatever else keeps this program from starting processes.
+    /// [`Error::NotInitialized`], [`Error::ThreadsBeforeInit`], [`Error::Threads`] and whatever else keeps this program from starting
+    /// processes.
     pub fn prepare(&self) -> Result<(), Error> {
         current::may_start()?;
-        Guardian::current().map(drop)
+        match self.method {
+            StartMethod::Fork => self.may_fork(),
+            StartMethod::Forkserver | StartMethod::Spawn => self.guardian().map(drop),
+        }
+    }
+
+    pub(crate) fn may_fork(&self) -> Result<(), Error> {
+        if self.unchecked { Ok(()) } else { require_one_thread() }
+    }
+
+    pub(crate) fn guardian(&self) -> Result<Arc<Guardian>, Error> {
+        self.own.as_deref().unwrap_or(&OF_THE_PROCESS).current()
     }
 
     /// A process that will call `function` with `argument`.
@@ -75,147 +185,36 @@ impl Context {
     /// Both are checked by the compiler: a function without captured variables, and types that can travel. Several
     /// arguments are given as a tuple. The argument is consumed: connections in it have one owner, the child.
     #[must_use = "nothing runs before `start()`"]
-    pub fn process<A: Message, R: Message>(&self, function: fn(A) -> R, argument: A) -> ProcessBuilder<A, R> {
-        ProcessBuilder {
-            context: *self,
-            function,
-            argument,
-            name: None,
-            daemon: None,
-            may_have_children: None,
-            print_panic: true,
-        }
+    pub fn process<A: Message, R: Message>(&self, function: fn(A) -> R, argument: A) -> ProcessBuilder<'static, A, R> {
+        ProcessBuilder::new(self.clone(), Job::Call(function, argument))
     }
 }
 
-/// A process before its start.
+/// A process that will call `closure` in a copy of this process, as [`Context::fork`] makes it. Its return value travels; what it
+/// has captured is copied with everything else, borrowed things included, and is dropped here once it has started.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// billiard_context::init();
+/// let words = vec!["tea", "for", "two"];
+/// let mut child = billiard_context::fork(|| words.concat()).start()?;
+/// assert_eq!(child.take_result()?, "teafortwo");
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing runs before `start()`"]
-pub struct ProcessBuilder<A, R> {
-    context: Context,
-    function: fn(A) -> R,
-    argument: A,
-    name: Option<String>,
-    daemon: Option<bool>,
-    may_have_children: Option<bool>,
-    print_panic: bool,
+pub fn fork<'a, R: Message>(closure: impl FnOnce() -> R + 'a) -> ProcessBuilder<'a, (), R> {
+    ProcessBuilder::new(Context::fork(), Job::Closure(Box::new(closure)))
 }
 
-impl<A, R> fmt::Debug for ProcessBuilder<A, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProcessBuilder")
-            .field("context", &self.context)
-            .field("name", &self.name)
-            .field("daemon", &self.daemon)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<A: Message, R: Message> ProcessBuilder<A, R> {
-    /// Its name, for [`current`](crate::current()), messages and, cut to 15 bytes, lists of processes. `Process-N` by default.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// Whether it is daemonic: it may then have no children of its own. By default as its starter is.
-    pub fn daemon(mut self, daemon: bool) -> Self {
-        self.daemon = Some(daemon);
-        self
-    }
-
-    /// Whether it may start processes, whatever it is. By default all but daemonic ones may.
-    pub fn may_have_children(mut self, allowed: bool) -> Self {
-        self.may_have_children = Some(allowed);
-        self
-    }
-
-    /// Whether a panic of its function is printed on standard error too, beside being the result. It is by default.
-    pub fn print_panic(mut self, print: bool) -> Self {
-        self.print_panic = print;
-        self
-    }
-
-    /// Starts it, and returns once it exists.
-    ///
-    /// It has the working directory, environment, umask, standard output and error of this moment, and standard
-    /// input from `/dev/null`; a process group of its own; no other descriptor than those in its argument. Its user is this program's;
-    /// capabilities, resource limits, CPU affinity and namespaces are those that the program had when it first started
-    /// a process.
-    ///
-    /// When this fails, the function is not called.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotInitialized`] when `main` does not begin with [`init`](crate::init()); [`Error::Argument`] when the
-    /// argument cannot be encoded; [`Error::Start`] when the kernel can make no process. Nothing is started then.
-    pub fn start(self) -> Result<Process<R>, Error> {
-        self.begin()?.wait()
-    }
-
-    /// Asks for it, and returns without waiting until it exists: [`start`](Self::start) for event loops. Its function is not
-    /// called before [`Starting::poll`] or [`Starting::wait`] has given the [`Process`].
-    ///
-    /// # Errors
-    ///
-    /// As [`start`](Self::start).
-    pub fn begin(self) -> Result<Starting<R>, Error> {
-        static STARTED: AtomicU64 = AtomicU64::new(0);
-
-        current::may_start()?;
-        let task = Task::new(self.function)?;
-        let number = STARTED.fetch_add(1, Ordering::Relaxed) + 1;
-        let daemon = self.daemon.unwrap_or(current::current().daemon);
-        let mut name = self.name.unwrap_or_else(|| format!("Process-{number}"));
-        name.truncate(name.floor_char_boundary(MAX_NAME));
-        let (ours, theirs) = Connection::pair()?;
-        let cannot = |what: &str, source| Error::Start { what: what.into(), source };
-
-        // Its end of the report channel comes first, whatever else does not arrive.
-        let mut attachments = Attachments::default();
-        let theirs = theirs.as_fd().try_clone_to_owned().map_err(|source| cannot("its report channel", source))?;
-        attachments.push(Arc::new(theirs)).expect("the list was empty");
-        let mut bytes = codec::encode_after(&self.argument, &mut attachments)?;
-        let argument = Body::of(&mut bytes).map_err(|source| cannot("its argument needs a memory file", source))?;
-        let start = Start {
-            method: self.context.method,
-            surroundings: surroundings().map_err(|source| cannot("its environment needs a memory file", source))?,
-            boot: Boot {
-                name: name.clone(),
-                daemon,
-                may_have_children: self.may_have_children.unwrap_or(!daemon),
-                print_panic: self.print_panic,
-                task,
-                argument,
-                guardian: 0, // it fills that in itself
-            },
-        };
-        let message = protocol::encode(&start, &mut attachments)
-            .map_err(|error| cannot("its descriptors cannot be passed", io::Error::other(error)))?;
-        let mut frame = FrameWriter::typed(&message, bytes, attachments);
-        fault::point("context.start");
-        let deadline = Instant::now() + PATIENCE;
-        let guardian = loop {
-            let guardian = Guardian::current()?;
-            // One that was gone before it read any of it has started nothing: another may be asked.
-            if guardian.request(&mut frame, deadline)? == Requested::Sent {
-                break guardian;
-            }
-        };
-        fault::point("context.started");
-        Ok(Starting::new(name, daemon, ours, guardian))
-    }
-}
-
-fn surroundings() -> io::Result<Surroundings> {
-    let mut environment = Vec::new();
-    for (name, value) in std::env::vars_os() {
-        environment.extend([name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat());
-    }
-    Ok(Surroundings {
-        directory: sys::working_directory().map(Into::into),
-        stdout: sys::stream(1).map(Into::into),
-        stderr: sys::stream(2).map(Into::into),
-        umask: sys::umask(),
-        environment: Environment::of(environment)?,
-    })
+/// As [`fork`], without looking for other threads.
+///
+/// # Safety
+///
+/// As [`Context::fork_unchecked`].
+#[must_use = "nothing runs before `start()`"]
+pub unsafe fn fork_unchecked<'a, R: Message>(closure: impl FnOnce() -> R + 'a) -> ProcessBuilder<'a, (), R> {
+    // SAFETY: as the caller promises.
+    let context = unsafe { Context::fork_unchecked() };
+    ProcessBuilder::new(context, Job::Closure(Box::new(closure)))
 }

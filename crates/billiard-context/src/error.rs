@@ -2,7 +2,12 @@
 
 use std::io;
 
-use billiard_wire::{Panic, RemoteError, codec::DecodeError, codec::EncodeError};
+use billiard_wire::{
+    Panic, RemoteError,
+    codec::{DecodeError, EncodeError},
+    generation::Forked,
+};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{exit::ExitStatus, task::ForeignFunction};
@@ -61,6 +66,32 @@ pub enum Error {
     /// A daemonic process asked for a child.
     #[error("daemonic processes are not allowed to have children")]
     DaemonicProcess,
+    /// Threads exist, so that this process cannot be copied: what they hold would be held in the copy for ever.
+    #[error(
+        "this process has {threads} threads: a fork would copy the locks that they hold, and no one would ever release \
+         them there; start processes by `forkserver` or `spawn`, or fork before the first thread"
+    )]
+    Threads {
+        /// How many threads there are.
+        threads: usize,
+    },
+    /// Nobody can tell how many threads this process has, so that it is not copied.
+    #[error("without /proc nobody can tell whether this process has one thread, so that it is not forked")]
+    ThreadsUnknown,
+    /// The process is a copy of the one that the handle belongs to.
+    #[error(transparent)]
+    Forked(#[from] Forked),
+    /// An option of the builder cannot be fulfilled. Nothing was started.
+    #[error("{what}")]
+    Configuration {
+        /// Which one, and why.
+        what: String,
+        /// The kernel's answer, where it was asked.
+        source: Option<io::Error>,
+    },
+    /// The function that the helper process shall run before it starts children failed.
+    #[error("the helper process could not be preloaded")]
+    Preload(#[from] PreloadError),
     /// The process could not be made.
     #[error("the process could not be made: {what}")]
     Start {
@@ -80,6 +111,27 @@ pub enum Error {
         /// Its error.
         source: io::Error,
     },
+}
+
+/// Why a helper process could not be preloaded. It was ended, and nothing was started.
+#[derive(Clone, Debug, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum PreloadError {
+    /// The function returned an error.
+    #[error("its function failed: {0}")]
+    Failed(RemoteError),
+    /// The function panicked.
+    #[error("its function panicked: {0}")]
+    Panicked(Panic),
+    /// Its argument could not be decoded: the function was not called.
+    #[error("it could not decode the argument: {0}")]
+    Argument(RemoteError),
+    /// The function left threads behind, so that no child can be forked.
+    #[error("its function left {0} threads behind, so that no child can be forked: start them in the children")]
+    Threads(usize),
+    /// The helper process ended while it ran the function, or did not understand what it was to do.
+    #[error("it ended while it ran the function: {0}")]
+    Ended(String),
 }
 
 /// Why a process has no return value.

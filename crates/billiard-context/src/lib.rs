@@ -22,28 +22,45 @@
 //!
 //! How it works, and what happens when who dies where: `docs/design/guardian.md` in the repository.
 
+mod authkey;
+mod builder;
 mod child;
+mod children;
 mod context;
 mod current;
 mod error;
 mod exit;
 mod guardian;
+mod hooks;
 mod image;
 mod init;
+mod limits;
+mod options;
 pub mod panics;
 mod process;
 mod protocol;
+mod scope;
+mod signal;
 mod starting;
+mod stop;
 mod sys;
 pub mod task;
 
 pub use billiard_wire::{Fd, Message, Panic, RemoteError};
 
-pub use context::{Context, ProcessBuilder};
-pub use current::{Current, current};
-pub use error::{ChildError, Error};
-pub use exit::{ExitError, ExitStatus, ResourceUsage};
+pub use authkey::{AuthKey, authkey, set_authkey};
+pub use builder::ProcessBuilder;
+pub use children::{ActiveChild, active_children};
+pub use context::{Context, fork, fork_unchecked};
+pub use current::{Current, Parent, current, parent};
+pub use error::{ChildError, Error, PreloadError};
+pub use exit::{EndedBy, ExitError, ExitStatus, ResourceUsage};
+pub use hooks::after_fork;
 pub use init::init;
+pub use limits::{Resource, Stdio};
 pub use process::Process;
-pub use protocol::StartMethod;
+pub use protocol::{NoSuchStartMethod, StartMethod};
+pub use scope::{Scope, Scoped, scope};
+pub use signal::{NoSuchSignal, Signal};
 pub use starting::Starting;
+pub use stop::{Stop, StopSignals};

@@ -2,23 +2,24 @@
 
 use std::{
     fmt,
+    io::{PipeReader, PipeWriter},
     marker::PhantomData,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use billiard_connection::{Connection, FrameReader, Mode};
 use billiard_wire::{Message, attachments::Received, codec};
-use nix::sys::signal::Signal;
 
 use crate::{
-    ChildError, Error,
+    ChildError, Error, Signal,
+    children::Identity,
     exit::ExitStatus,
-    guardian::Guardian,
+    guardian::{Guardian, OF_THE_PROCESS},
+    options::Pipes,
     protocol::{Body, Ended, Report},
-    starting::Pending,
-    sys,
+    sys::{self, Whom},
 };
 
 /// How long dropping a process waits for one that does not die of KILL, since the kernel is busy in its name.
@@ -29,7 +30,8 @@ const DROP_PATIENCE: Duration = Duration::from_secs(10);
 /// Dropping it kills and reaps the process, unless it was [detached](Process::detach). It also ends when this
 /// program ends, however that happens. Whatever is left of its process group ends with it.
 ///
-/// Its [`AsFd`] is the sentinel: a pidfd, readable once the process has ended.
+/// Its [`AsFd`] is the sentinel: a pidfd, readable once the process has ended. In a process that is a copy of this one, made
+/// by a fork, everything that acts on it is [`Error::Forked`].
 ///
 /// ```no_run
 /// # use billiard_context::{Context, Error};
@@ -44,13 +46,11 @@ const DROP_PATIENCE: Duration = Duration::from_secs(10);
 /// # }
 /// ```
 pub struct Process<R = ()> {
-    name: String,
-    daemon: bool,
-    pid: u32,
-    pidfd: OwnedFd,
+    identity: Arc<Identity>,
     report: Connection,
     reader: FrameReader,
-    guardian: Arc<Guardian>,
+    keeper: Keeper,
+    pipes: Pipes,
     /// What the child said last; an error when this process could not receive it.
     ended: Option<Result<Last, Error>>,
     status: Option<ExitStatus>,
@@ -60,6 +60,14 @@ pub struct Process<R = ()> {
     deaf: bool,
     detached: bool,
     result: PhantomData<fn() -> R>,
+}
+
+/// Who reaps a child.
+pub(crate) enum Keeper {
+    /// The guardian, whose word on it comes with this key.
+    Guardian(Arc<Guardian>, u64),
+    /// This process.
+    Own { born: Instant },
 }
 
 /// What a report was about.
@@ -90,16 +98,20 @@ impl Last {
 }
 
 impl<R> Process<R> {
-    pub(crate) fn new(pending: Pending, pid: u32, pidfd: OwnedFd) -> Self {
-        let Pending { name, daemon, report, reader, guardian, ended } = pending;
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        report: Connection,
+        keeper: Keeper,
+        pipes: Pipes,
+        heard: Option<(FrameReader, Option<Last>)>,
+    ) -> Self {
+        let (reader, ended) = heard.unwrap_or_else(|| (FrameReader::new(), None));
         Self {
-            name,
-            daemon,
-            pid,
-            pidfd,
+            identity,
             report,
             reader,
-            guardian,
+            keeper,
+            pipes,
             ended: ended.map(Ok),
             status: None,
             taken: false,
@@ -109,35 +121,63 @@ impl<R> Process<R> {
         }
     }
 
+    /// Lets the child run: it has a handle now.
+    pub(crate) fn go(&self) {
+        // If it has ended by now, its status says so.
+        let _ = self.report.send_bytes(&[]);
+    }
+
+    fn pidfd(&self) -> BorrowedFd<'_> {
+        self.identity.pidfd.as_fd()
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.identity.name
     }
 
     /// Its pid. Signals sent by pid may hit another process once this one was reaped; the methods here never do.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.identity.pid
     }
 
     /// Whether it was started as daemonic.
     #[must_use]
     pub fn is_daemon(&self) -> bool {
-        self.daemon
+        self.identity.daemon
     }
 
     /// Whether it has not ended yet.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.status.is_none() && !sys::is_readable(self.pidfd.as_fd())
+        self.status.is_none() && self.identity.is_alive()
+    }
+
+    /// The writing end of its standard input, if that was to be a [pipe](crate::Stdio::Pipe); once. Dropping it ends the
+    /// child's input.
+    pub fn take_stdin(&mut self) -> Option<PipeWriter> {
+        self.pipes.stdin.take()
+    }
+
+    /// The reading end of its standard output, if that was to be a [pipe](crate::Stdio::Pipe); once.
+    ///
+    /// A child that writes more than a pipe holds waits until it is read: read before you [`join`](Self::join).
+    pub fn take_stdout(&mut self) -> Option<PipeReader> {
+        self.pipes.stdout.take()
+    }
+
+    /// The reading end of its standard error, as [`take_stdout`](Self::take_stdout).
+    pub fn take_stderr(&mut self) -> Option<PipeReader> {
+        self.pipes.stderr.take()
     }
 
     /// Waits until it has ended.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when waiting fails, which the process survives.
+    /// [`Error::Io`] when waiting fails, which the process survives; [`Error::Forked`] in a copy of its starter.
     pub fn join(&mut self) -> Result<ExitStatus, Error> {
         Ok(self.join_until(None)?.unwrap_or_else(ExitStatus::unknown))
     }
@@ -157,11 +197,12 @@ impl<R> Process<R> {
             if let Some(status) = self.try_join()? {
                 return Ok(Some(status));
             }
-            if self.deaf || self.guardian.is_dead() {
-                // No report will come any more: the process itself is all there is to wait for.
-                sys::wait_readable([self.pidfd.as_fd()], deadline)?;
-            } else {
-                sys::wait_readable([self.report.as_fd(), self.guardian.as_fd()], deadline)?;
+            match &self.keeper {
+                Keeper::Guardian(guardian, _) if !self.deaf && !guardian.is_dead() => {
+                    sys::wait_readable([self.report.as_fd(), guardian.as_fd()], deadline)?;
+                }
+                // No report will come any more, or none was to come: the process itself is all there is to wait for.
+                _ => drop(sys::wait_readable([self.pidfd()], deadline)?),
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return self.try_join();
@@ -175,25 +216,48 @@ impl<R> Process<R> {
     ///
     /// As [`join`](Self::join).
     pub fn try_join(&mut self) -> Result<Option<ExitStatus>, Error> {
+        self.identity.generation.check_current()?;
         while self.status.is_none() {
             // Before looking into the channel: what was said of one that has ended is there soon, and what a dead
             // guardian said is all there.
-            let ended = sys::is_readable(self.pidfd.as_fd());
-            let guardian_died = ended && self.guardian.is_dead();
-            match self.hear() {
+            let ended = !self.identity.is_alive();
+            let last = match &self.keeper {
+                Keeper::Guardian(guardian, _) => ended && (self.deaf || guardian.is_dead()),
+                Keeper::Own { .. } => ended,
+            };
+            let status = match self.hear() {
                 // Of one that still runs it is not the guardian who says so. It may have ended since.
-                Some(Heard::Exited(status)) if sys::is_readable(self.pidfd.as_fd()) => self.status = Some(status),
-                Some(Heard::Exited(_)) => self.deaf = true,
-                Some(Heard::Ended) => {}
-                None if guardian_died || (ended && self.deaf) => {
-                    self.status = Some(ExitStatus::unknown());
-                    // Nobody else ends what is left of its group.
-                    sys::kill_group_of(self.pidfd.as_fd(), self.pid);
+                Some(Heard::Exited(status)) if !self.identity.is_alive() => status,
+                Some(Heard::Exited(_)) => {
+                    self.deaf = true;
+                    continue;
                 }
+                Some(Heard::Ended) => continue,
+                None if last => match self.keeper {
+                    Keeper::Guardian(..) => {
+                        // Nobody else ends what is left of its group.
+                        sys::signal_group_of(self.pidfd(), self.pid(), Signal::KILL);
+                        ExitStatus::unknown()
+                    }
+                    Keeper::Own { born } => self.reap(born),
+                },
                 None => break,
-            }
+            };
+            self.status = Some(status.after(self.identity.sent()));
         }
         Ok(self.status.clone())
+    }
+
+    /// Reaps a child of this process itself, which has ended.
+    fn reap(&self, born: Instant) -> ExitStatus {
+        let ended = |reap| sys::ended(Whom::Of(self.pidfd()), reap).ok().flatten();
+        if ended(false).is_none() {
+            // The host program has reaped it.
+            sys::signal_group_of(self.pidfd(), self.pid(), Signal::KILL);
+            return ExitStatus::unknown();
+        }
+        sys::signal_group(self.pid(), Signal::KILL); // while the number is still the leader's
+        ended(true).map_or_else(ExitStatus::unknown, |(_, status)| status.seen(born.elapsed(), || false))
     }
 
     /// Takes the next thing off the report channel; `None` when nothing has come. The child's last word is kept.
@@ -212,7 +276,7 @@ impl<R> Process<R> {
         // might go on for ever.
         let incomplete = frame.is_incomplete();
         match frame.decode_prefix::<Report>() {
-            Ok((Report::Exited(status), ..)) => return Some(Heard::Exited(status)),
+            Ok((Report::Exited(key, status), ..)) if self.is_key(key) => return Some(Heard::Exited(status)),
             Ok((Report::Ended(body), behind, received)) if self.ended.is_none() => {
                 self.ended = Some(Ok(Last { body, behind, received }));
             }
@@ -226,21 +290,61 @@ impl<R> Process<R> {
         Some(Heard::Ended)
     }
 
+    /// Whether the guardian was told it for this child; the child was not.
+    fn is_key(&self, key: u64) -> bool {
+        matches!(self.keeper, Keeper::Guardian(_, own) if own == key)
+    }
+
     /// A descriptor that is readable when [`try_join`](Self::try_join) has something to take. For event loops, beside
     /// the sentinel: the status follows the end of the process within microseconds.
     #[must_use]
     pub fn status_fd(&self) -> BorrowedFd<'_> {
-        self.report.as_fd()
+        match self.keeper {
+            Keeper::Guardian(..) => self.report.as_fd(),
+            Keeper::Own { .. } => self.pidfd(),
+        }
     }
 
-    /// Asks it to end: SIGTERM, and SIGCONT so that a stopped process hears it. One that has ended is no error.
+    /// Asks it to end: SIGTERM, or what the [builder](crate::ProcessBuilder::term_signal) says, and SIGCONT so that a stopped process hears it.
+    /// One that has ended is no error.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when the kernel refuses, since the process has changed its user.
+    /// [`Error::Io`] when the kernel refuses, since the process has changed its user; [`Error::Forked`] in a copy of its starter.
     pub fn terminate(&self) -> Result<(), Error> {
-        sys::signal(self.pidfd.as_fd(), Signal::SIGTERM)?;
-        sys::signal(self.pidfd.as_fd(), Signal::SIGCONT)
+        self.identity.terminate()
+    }
+
+    /// Asks it and its whole process group to end, as [`terminate`](Self::terminate) does, and has them ended by SIGKILL if it lives on after
+    /// `grace`. Returns at once: the helper process does the waiting, so that this holds even if this program is busy or stopped.
+    ///
+    /// # Errors
+    ///
+    /// As [`terminate`](Self::terminate), and when the helper process cannot be asked.
+    pub fn terminate_within(&self, grace: Duration) -> Result<(), Error> {
+        self.identity.generation.check_current()?;
+        let guardian = match &self.keeper {
+            Keeper::Guardian(guardian, _) => guardian.clone(),
+            Keeper::Own { .. } => OF_THE_PROCESS.current()?,
+        };
+        for signal in [self.identity.term_signal, Signal::CONT, Signal::KILL] {
+            self.identity.note_sent(signal);
+        }
+        let pidfd = self.pidfd().try_clone_to_owned().map_err(|source| Error::Io { call: "fcntl", source })?;
+        match guardian.end(self.pid(), pidfd, self.identity.term_signal, grace) {
+            // With a dead guardian its children end too.
+            Err(Error::GuardianDied) if matches!(self.keeper, Keeper::Guardian(..)) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Interrupts it, as Ctrl-C does: SIGINT. One that has ended is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`terminate`](Self::terminate).
+    pub fn interrupt(&self) -> Result<(), Error> {
+        self.identity.signal(Signal::INT)
     }
 
     /// Ends it at once: SIGKILL. One that has ended is no error.
@@ -249,12 +353,25 @@ impl<R> Process<R> {
     ///
     /// As [`terminate`](Self::terminate).
     pub fn kill(&self) -> Result<(), Error> {
-        sys::signal(self.pidfd.as_fd(), Signal::SIGKILL)
+        self.identity.signal(Signal::KILL)
     }
 
-    /// Lets it outlive this handle, though never this program.
+    /// Sends it a signal. One that has ended is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`terminate`](Self::terminate).
+    pub fn send_signal(&self, signal: Signal) -> Result<(), Error> {
+        self.identity.signal(signal)
+    }
+
+    /// Lets it outlive this handle, though never this program, nor the last clone of a [`Context`](crate::Context) with a helper process of its own.
+    ///
+    /// One that this process has forked itself becomes a zombie when it ends, until this program ends, unless [`active_children`](crate::active_children()) or
+    /// another start finds it.
     pub fn detach(mut self) {
         self.detached = true;
+        self.identity.detach();
     }
 }
 
@@ -286,22 +403,24 @@ impl<R: Message> Process<R> {
 
 impl<R> AsFd for Process<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        self.pidfd()
     }
 }
 
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
+        // In a copy of its starter `kill` refuses.
         if !self.detached && self.status.is_none() && self.kill().is_ok() {
             let _ = self.join_timeout(DROP_PATIENCE);
         }
+        self.identity.forget();
     }
 }
 
 impl<R> fmt::Debug for Process<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Process");
-        debug.field("name", &self.name).field("pid", &self.pid).field("daemon", &self.daemon);
+        debug.field("name", &self.name()).field("pid", &self.pid()).field("daemon", &self.is_daemon());
         match &self.status {
             Some(status) => debug.field("status", &status.to_string()),
             None => debug.field("status", &if self.is_alive() { "started" } else { "ended" }),

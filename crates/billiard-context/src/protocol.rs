@@ -1,6 +1,17 @@
 //! What program, guardian and child say to each other. `docs/design/guardian.md` has the order of it.
 
-use std::{fs::File, io};
+use std::{
+    fmt,
+    fs::File,
+    hash::{BuildHasher, RandomState},
+    io,
+    str::FromStr,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use billiard_connection::{Connection, Fd};
 use billiard_wire::{
@@ -8,10 +19,20 @@ use billiard_wire::{
     attachments::{Attachments, Received},
 };
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::{exit::ExitStatus, image::Identity, sys, task::Task};
+use crate::{
+    Signal,
+    authkey::Revealed,
+    error::PreloadError,
+    exit::ExitStatus,
+    image::Identity,
+    limits::{Attributes, Resource},
+    sys,
+    task::Task,
+};
 
-/// The guardian's first and only word on the control channel.
+/// The guardian's first word on the control channel.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Hello {
     /// It serves; with a pidfd of itself.
@@ -25,37 +46,98 @@ pub(crate) enum Hello {
 }
 
 /// How a child comes to its code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum StartMethod {
     /// A copy of the guardian: a clean process that has run nothing but what comes before `init()`. The default.
+    #[default]
     Forkserver,
     /// The same executable, run afresh.
     Spawn,
+    /// A copy of the process that starts it.
+    Fork,
+}
+
+/// As Python's `multiprocessing` calls it.
+impl fmt::Display for StartMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forkserver => "forkserver",
+            Self::Spawn => "spawn",
+            Self::Fork => "fork",
+        })
+    }
+}
+
+/// There is no start method of that name.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0:?} is no start method: there are `forkserver`, `spawn` and `fork`")]
+pub struct NoSuchStartMethod(String);
+
+impl FromStr for StartMethod {
+    type Err = NoSuchStartMethod;
+
+    fn from_str(name: &str) -> Result<Self, NoSuchStartMethod> {
+        match name {
+            "forkserver" => Ok(Self::Forkserver),
+            "spawn" => Ok(Self::Spawn),
+            "fork" => Ok(Self::Fork),
+            other => Err(NoSuchStartMethod(other.to_owned())),
+        }
+    }
 }
 
 /// The number of the descriptor that a message is about, which comes before those of any value: the report channel of
-/// a [`Start`] and a [`Boot`], the pidfd of [`Report::Started`].
+/// a [`Start`] and a [`Boot`], the pidfd of [`Report::Started`] and [`Request::End`].
 pub(crate) const FIRST: u32 = 0;
 
-/// The program asks the guardian for a child. Descriptor [`FIRST`] is the child's end of its report channel; the bytes
-/// of an inline argument stand behind the message.
+/// What the program asks of the guardian.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// A child. Descriptor [`FIRST`] is the child's end of its report channel; the bytes of an inline argument stand behind the
+    /// message.
+    Start(Box<Start>),
+    /// The end of a process group: this signal now, KILL when the leader lives on after so long. Descriptor [`FIRST`] is
+    /// the leader's pidfd.
+    End { pid: u32, signal: Signal, grace: Duration },
+    /// Run this function, once. It is answered by [`Preloaded`] on the control channel.
+    Preload { task: Task, argument: Body },
+}
+
+/// What became of [`Request::Preload`].
+pub(crate) type Preloaded = Result<(), PreloadError>;
+
+/// What a child is to be.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) method: StartMethod,
     pub(crate) surroundings: Surroundings,
     pub(crate) boot: Boot,
+    /// The guardian's word on this child comes with it: the child, which writes to the same channel, does not know it.
+    pub(crate) key: u64,
 }
 
-/// What a child inherits from its caller as it is at `start()`.
-#[derive(Debug, Serialize, Deserialize)]
+/// What a child has around it: as its caller has it at `start()`, or as the builder was told.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Surroundings {
-    /// None where the caller may not look at its own directory; it is then the guardian's.
+    /// None where the caller may not look at its own directory; it is then the guardian's. In a copy of the caller: as it is.
     pub(crate) directory: Option<Fd>,
-    pub(crate) stdout: Option<Fd>,
-    pub(crate) stderr: Option<Fd>,
+    /// Standard input, output and error.
+    pub(crate) streams: [Stream; 3],
     pub(crate) umask: Option<u32>,
-    pub(crate) environment: Environment,
+    /// None: as it is.
+    pub(crate) environment: Option<Environment>,
+    pub(crate) attributes: Attributes,
+}
+
+/// Where a standard stream leads.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) enum Stream {
+    /// Where it does already: in a copy of the caller.
+    #[default]
+    Keep,
+    Null,
+    To(Fd),
 }
 
 /// `NAME=value`, each ended by a NUL byte. In a file when it is large, so that a request always fits into the channel.
@@ -87,14 +169,28 @@ impl Environment {
 /// behind the message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Boot {
+    pub(crate) task: Task,
+    pub(crate) argument: Body,
+    pub(crate) identity: ChildIdentity,
+    /// Limits, which count from here: a fresh execution is not held to them.
+    pub(crate) limits: Vec<(Resource, u64)>,
+    /// The numbers of the descriptors that it was given by number.
+    pub(crate) descriptors: Vec<i32>,
+    /// The process that its life depends on.
+    pub(crate) guardian: u32,
+}
+
+/// Who a child is, as [`current`](crate::current()) and [`parent`](crate::parent()) tell it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ChildIdentity {
     pub(crate) name: String,
     pub(crate) daemon: bool,
     pub(crate) may_have_children: bool,
     pub(crate) print_panic: bool,
-    pub(crate) task: Task,
-    pub(crate) argument: Body,
-    /// The process that its life depends on.
-    pub(crate) guardian: u32,
+    pub(crate) index: Option<u32>,
+    pub(crate) authkey: Option<Revealed>,
+    /// Pid and name of the process that asked for it.
+    pub(crate) starter: (u32, String),
 }
 
 /// What guardian and child say on a child's report channel. Each fits into one write of a socket, so that the two never
@@ -107,8 +203,8 @@ pub(crate) enum Report {
     NotStarted(String, i32),
     /// From the child, before it ends: an [`Ended`], and behind that the bytes of its value.
     Ended(Body),
-    /// From the guardian: it was reaped.
-    Exited(ExitStatus),
+    /// From the guardian, with the key of the start: it was reaped.
+    Exited(u64, ExitStatus),
 }
 
 /// A child's last word.
@@ -165,4 +261,11 @@ pub(crate) fn encode<T: Serialize>(
     attachments: &mut Attachments,
 ) -> Result<Vec<u8>, billiard_wire::codec::EncodeError> {
     billiard_wire::codec::encode_after(message, attachments)
+}
+
+/// A number that nobody can guess who has not been told.
+pub(crate) fn new_key() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    SECRET.hash_one(COUNT.fetch_add(1, Ordering::Relaxed))
 }

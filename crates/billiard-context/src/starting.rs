@@ -2,8 +2,7 @@
 
 use std::{
     fmt,
-    marker::PhantomData,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,9 +10,11 @@ use std::{
 use billiard_connection::{Connection, FrameReader, Mode};
 
 use crate::{
-    Error,
+    Error, Signal,
+    children::Identity,
     guardian::Guardian,
-    process::{Last, Process},
+    options::Pipes,
+    process::{Keeper, Last, Process},
     protocol::{FIRST, Report},
     sys,
 };
@@ -23,29 +24,61 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process that was asked for: it is being made, or waits for that.
 ///
-/// For event loops, which may not wait: its [`status_fd`](Starting::status_fd) is readable when [`poll`](Starting::poll) has something to say.
+/// For event loops, which may not wait: its [`status_fd`](Starting::status_fd) is readable when [`poll`](Starting::poll) has something to say. One
+/// that was [forked](crate::Context::fork) exists at once: poll first.
 /// Dropping it gives the start up: the process is not made, or ends before its function is called.
-pub struct Starting<R = ()> {
-    /// None once it has become a process.
-    pending: Option<Pending>,
-    result: PhantomData<fn() -> R>,
+pub struct Starting<R = ()>(State<R>);
+
+enum State<R> {
+    /// The guardian was asked.
+    Asked(Pending),
+    /// It exists, and waits for the word to run.
+    Made(Process<R>),
+    /// It was given.
+    Given,
 }
 
 /// All that a process has before it has a pid.
 pub(crate) struct Pending {
-    pub(crate) name: String,
-    pub(crate) daemon: bool,
-    pub(crate) report: Connection,
-    pub(crate) reader: FrameReader,
-    pub(crate) guardian: Arc<Guardian>,
+    name: String,
+    daemon: bool,
+    term_signal: Signal,
+    pipes: Pipes,
+    report: Connection,
+    reader: FrameReader,
+    guardian: Arc<Guardian>,
+    key: u64,
     /// A child that cannot be set up may say so before the guardian has said that it exists.
-    pub(crate) ended: Option<Last>,
+    ended: Option<Last>,
+}
+
+impl Pending {
+    pub(crate) fn new(
+        name: String,
+        daemon: bool,
+        term_signal: Signal,
+        pipes: Pipes,
+        report: Connection,
+        key: u64,
+        guardian: Arc<Guardian>,
+    ) -> Self {
+        Self { name, daemon, term_signal, pipes, report, reader: FrameReader::new(), guardian, key, ended: None }
+    }
+
+    fn into_process<R>(self, pid: u32, pidfd: OwnedFd) -> Process<R> {
+        let identity = Identity::new(self.name, self.daemon, pid, pidfd, self.term_signal);
+        let keeper = Keeper::Guardian(self.guardian, self.key);
+        Process::new(identity, self.report, keeper, self.pipes, Some((self.reader, self.ended)))
+    }
 }
 
 impl<R> Starting<R> {
-    pub(crate) fn new(name: String, daemon: bool, report: Connection, guardian: Arc<Guardian>) -> Self {
-        let pending = Pending { name, daemon, report, reader: FrameReader::new(), guardian, ended: None };
-        Self { pending: Some(pending), result: PhantomData }
+    pub(crate) fn asked(pending: Pending) -> Self {
+        Self(State::Asked(pending))
+    }
+
+    pub(crate) fn made(process: Process<R>) -> Self {
+        Self(State::Made(process))
     }
 
     /// The process, if it exists by now; never waits. `None` too once the process was given.
@@ -54,33 +87,19 @@ impl<R> Starting<R> {
     ///
     /// [`Error::Start`] when the kernel can make no process, [`Error::GuardianDied`] when the helper process died meanwhile.
     pub fn poll(&mut self) -> Result<Option<Process<R>>, Error> {
-        while let Some(pending) = &mut self.pending {
-            // Before looking into the channel: what a dead guardian said is all there by then.
-            let last = pending.guardian.is_dead();
-            let said = match pending.reader.read(&pending.report, Mode::DontWait) {
-                Ok(None) if last => return Err(Error::GuardianDied),
-                Ok(None) => return Ok(None),
-                Ok(Some(frame)) => frame.decode_prefix(),
-                Err(error) => Err(error),
-            };
-            match said {
-                Ok((Report::Started(pid), _, mut received)) => {
-                    let pidfd = received.take(FIRST).map_err(|_| Error::GuardianDied)?;
-                    // It may run. If it has ended by now, its status says so.
-                    let _ = pending.report.send_bytes(&[]);
-                    return Ok(self.pending.take().map(|pending| Process::new(pending, pid, pidfd)));
+        let process = match std::mem::replace(&mut self.0, State::Given) {
+            State::Given => return Ok(None),
+            State::Made(process) => process,
+            State::Asked(mut pending) => match pending.hear()? {
+                Some((pid, pidfd)) => pending.into_process(pid, pidfd),
+                None => {
+                    self.0 = State::Asked(pending);
+                    return Ok(None);
                 }
-                Ok((Report::Ended(body), behind, received)) => pending.ended = Some(Last { body, behind, received }),
-                // Without its pidfd it cannot be watched, and it does not run before it is.
-                Err(error @ billiard_connection::Error::DescriptorsLost) => return Err(error.into()),
-                Ok((Report::NotStarted(what, errno), ..)) => {
-                    return Err(Error::Start { what, source: std::io::Error::from_raw_os_error(errno) });
-                }
-                // It died, or could make nothing of the request.
-                Ok((Report::Exited(_), ..)) | Err(_) => return Err(Error::GuardianDied),
-            }
-        }
-        Ok(None)
+            },
+        };
+        process.go();
+        Ok(Some(process))
     }
 
     /// Waits until the process exists.
@@ -94,7 +113,7 @@ impl<R> Starting<R> {
             if let Some(process) = self.poll()? {
                 return Ok(process);
             }
-            let Some(pending) = &self.pending else { return Err(Error::GuardianSilent) };
+            let State::Asked(pending) = &self.0 else { return Err(Error::GuardianSilent) };
             if Instant::now() >= deadline {
                 return Err(Error::GuardianSilent);
             }
@@ -105,14 +124,52 @@ impl<R> Starting<R> {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.pending.as_ref().map_or("", |pending| &pending.name)
+        match &self.0 {
+            State::Asked(pending) => &pending.name,
+            State::Made(process) => process.name(),
+            State::Given => "",
+        }
     }
 
     /// The descriptor to watch, which stays the same once it has become a [`Process`]: its
     /// [`status_fd`](Process::status_fd). `None` once the process was given.
     #[must_use]
     pub fn status_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.pending.as_ref().map(|pending| pending.report.as_fd())
+        match &self.0 {
+            State::Asked(pending) => Some(pending.report.as_fd()),
+            State::Made(process) => Some(process.status_fd()),
+            State::Given => None,
+        }
+    }
+}
+
+impl Pending {
+    /// Pid and pidfd, once the guardian has told them.
+    fn hear(&mut self) -> Result<Option<(u32, OwnedFd)>, Error> {
+        loop {
+            // Before looking into the channel: what a dead guardian said is all there by then.
+            let last = self.guardian.is_dead();
+            let said = match self.reader.read(&self.report, Mode::DontWait) {
+                Ok(None) if last => return Err(Error::GuardianDied),
+                Ok(None) => return Ok(None),
+                Ok(Some(frame)) => frame.decode_prefix(),
+                Err(error) => Err(error),
+            };
+            match said {
+                Ok((Report::Started(pid), _, mut received)) => {
+                    let pidfd = received.take(FIRST).map_err(|_| Error::GuardianDied)?;
+                    return Ok(Some((pid, pidfd)));
+                }
+                Ok((Report::Ended(body), behind, received)) => self.ended = Some(Last { body, behind, received }),
+                // Without its pidfd it cannot be watched, and it does not run before it is.
+                Err(error @ billiard_connection::Error::DescriptorsLost) => return Err(error.into()),
+                Ok((Report::NotStarted(what, errno), ..)) => {
+                    return Err(Error::Start { what, source: std::io::Error::from_raw_os_error(errno) });
+                }
+                // It died, or could make nothing of the request.
+                Ok((Report::Exited(..), ..)) | Err(_) => return Err(Error::GuardianDied),
+            }
+        }
     }
 }
 

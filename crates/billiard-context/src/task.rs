@@ -73,6 +73,21 @@ impl Task {
     }
 }
 
+/// Runs a closure, and encodes its value, as a task does with its function.
+pub(crate) fn outcome<R: Message>(print: Print, closure: impl FnOnce() -> R) -> Outcome {
+    panics::catch(print, || encode(&closure())).unwrap_or_else(Outcome::Panicked)
+}
+
+fn encode<R: Message>(value: &R) -> Outcome {
+    match codec::encode(value) {
+        Ok(encoded) => {
+            let (bytes, attachments) = encoded.into_parts();
+            Outcome::Returned(bytes, attachments)
+        }
+        Err(why) => Outcome::BadResult(why.into()),
+    }
+}
+
 fn call<A: Message, R: Message>(function: usize, bytes: &[u8], received: &mut Received, print: Print) -> Outcome {
     // SAFETY: `Task::new` puts only this instance of `call` beside a function of this type.
     let function = unsafe { std::mem::transmute::<usize, fn(A) -> R>(function) };
@@ -82,13 +97,7 @@ fn call<A: Message, R: Message>(function: usize, bytes: &[u8], received: &mut Re
             Ok(argument) => argument,
             Err(why) => return Outcome::BadArgument(why.into()),
         };
-        match codec::encode(&function(argument)) {
-            Ok(encoded) => {
-                let (bytes, attachments) = encoded.into_parts();
-                Outcome::Returned(bytes, attachments)
-            }
-            Err(why) => Outcome::BadResult(why.into()),
-        }
+        encode(&function(argument))
     });
     outcome.unwrap_or_else(Outcome::Panicked)
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use billiard_context::Context;
+use billiard_context::{Context, StartMethod};
 
 use crate::{
     error::{Error, ErrorKind},
@@ -71,6 +71,9 @@ impl PoolBuilder {
     }
 
     /// How workers are started. [`Context::forkserver`] by default.
+    ///
+    /// With [`Context::fork`] the pool forks one copy of this process while it is built, a [template](Context::template), off which
+    /// its workers are forked: replacements too, when this process has threads, the pool's own at least.
     pub fn context(mut self, context: Context) -> Self {
         self.context = context;
         self
@@ -87,8 +90,8 @@ impl PoolBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Configuration`] for no workers or no queue; [`ErrorKind::Start`] when this program cannot start processes,
-    /// since `main` does not begin with `init()` for example. Nothing is started then.
-    pub fn build(self) -> Result<Pool, Error> {
+    /// since `main` does not begin with `init()` for example, or has threads where its context is to fork. Nothing is started then.
+    pub fn build(mut self) -> Result<Pool, Error> {
         let workers = match self.workers {
             Some(0) => return Err(Error::new(ErrorKind::Configuration, "a pool needs at least one worker")),
             Some(workers) => workers,
@@ -96,6 +99,9 @@ impl PoolBuilder {
         };
         if self.queue_size == 0 {
             return Err(Error::new(ErrorKind::Configuration, "a pool needs room for at least one job"));
+        }
+        if self.context.start_method() == StartMethod::Fork {
+            self.context = Context::template()?;
         }
         self.context.prepare()?;
         let io = |message| move |error: std::io::Error| Error::new(ErrorKind::Io, message).because(error);

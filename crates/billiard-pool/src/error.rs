@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, fmt, time::Duration};
 
 use billiard_context::{ExitStatus, Panic, RemoteError, task::ForeignFunction};
-use billiard_wire::codec::EncodeError;
+use billiard_wire::{codec::EncodeError, generation::Forked};
 use thiserror::Error;
 
 /// Why a job has no value. Every job that was accepted ends with its value or with one of these, once.
@@ -48,6 +48,9 @@ pub enum JobError {
     /// The pool can start no workers, and says why.
     #[error("the pool has failed: {0}")]
     PoolFailed(RemoteError),
+    /// This process was forked from the one that the pool belongs to.
+    #[error(transparent)]
+    Forked(#[from] Forked),
     /// There was no room for the job, and its caller did not want to wait.
     #[error("the pool's queue is full")]
     Full,
@@ -143,6 +146,8 @@ pub enum ErrorKind {
     Start,
     /// The pool could start no workers and gave up.
     Failed,
+    /// This process was forked from the one that the pool belongs to.
+    Forked,
     /// A job has no value.
     Job,
     /// A task's own error.

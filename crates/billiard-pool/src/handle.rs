@@ -94,11 +94,14 @@ impl<R> JobHandle<R> {
     /// Whether it has ended.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.cell.slot().is_ready
+        self.pool.is_here().is_ok() && self.cell.slot().is_ready
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended. In a copy of the pool's process there is nothing to wait for: it returns at once.
     pub fn wait(&self) {
+        if self.pool.is_here().is_err() {
+            return;
+        }
         let slot = self.cell.slot();
         let wait = self.cell.ready.wait_while(slot, |slot| !slot.is_ready);
         drop(wait.unwrap_or_else(PoisonError::into_inner));
@@ -111,6 +114,9 @@ impl<R> JobHandle<R> {
             self.wait();
             return true;
         };
+        if self.pool.is_here().is_err() {
+            return false;
+        }
         let mut slot = self.cell.slot();
         while !slot.is_ready {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -158,6 +164,9 @@ impl<R: Message> JobHandle<R> {
     }
 
     fn take(&self) -> Option<Result<R, JobError>> {
+        if let Err(forked) = self.pool.is_here() {
+            return Some(Err(forked.into()));
+        }
         let outcome = self.cell.slot().outcome.take()?;
         Some(outcome.and_then(|(bytes, mut received)| decode(&bytes, &mut received)))
     }
@@ -179,7 +188,7 @@ impl<R: Message> Future for JobHandle<R> {
     ///
     /// When the value was taken before.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        {
+        if self.pool.is_here().is_ok() {
             let mut slot = self.cell.slot();
             if !slot.is_ready {
                 match &mut slot.waker {

@@ -12,7 +12,10 @@ use std::{
 
 use billiard_connection::FrameWriter;
 use billiard_context::{Message, RemoteError, task::Task};
-use billiard_wire::codec;
+use billiard_wire::{
+    codec,
+    generation::{Forked, Generation},
+};
 
 use crate::{
     builder::PoolBuilder,
@@ -30,6 +33,7 @@ use crate::{
 ///
 /// Dropping the pool terminates it: jobs that have not ended end as [`JobError::Terminated`], and no process is left. To let them
 /// finish, [`close`](Pool::close) and [`join`](Pool::join). If the program itself is killed, its workers end with it.
+/// In a copy of the program, made by a fork, the pool and its handles refuse: [`JobError::Forked`].
 ///
 /// ```no_run
 /// use billiard_pool::Pool;
@@ -54,6 +58,8 @@ pub struct Pool {
 
 /// What callers, handles and the supervisor share.
 pub(crate) struct Shared {
+    /// The copy of the process that the pool belongs to. In another nobody takes the locks, which may be held for ever.
+    generation: Generation,
     inner: Mutex<Inner>,
     /// Signalled when the queue has room again, or the pool accepts no more.
     room: Condvar,
@@ -100,6 +106,7 @@ impl Shared {
         let inner =
             Inner { state, jobs: HashMap::new(), next_job: 0, actions: Vec::new(), waiting: 0, start_failure: None };
         Self {
+            generation: Generation::current(),
             inner: Mutex::new(inner),
             room: Condvar::new(),
             waker,
@@ -115,6 +122,11 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// An error in a copy of the pool's process.
+    pub(crate) fn is_here(&self) -> Result<(), Forked> {
+        self.generation.check_current()
+    }
+
     /// The time as the state knows it.
     pub(crate) fn now(&self) -> Duration {
         self.epoch.elapsed()
@@ -123,7 +135,7 @@ impl Shared {
     /// A caller's event: the state decides, verdicts go to their handles, and the supervisor is woken if there is
     /// something for it to do. Whether the job that the event names has ended by it.
     pub(crate) fn ask(&self, event: Event) -> bool {
-        self.decide(self.inner(), event, Arrival::None, true)
+        self.is_here().is_ok() && self.decide(self.inner(), event, Arrival::None, true)
     }
 
     /// The supervisor's event, with what came for the job. What is to be done is there when it looks.
@@ -214,6 +226,9 @@ impl Shared {
         limit: Option<Duration>,
         wait: bool,
     ) -> Result<JobHandle<R>, SubmitError<A>> {
+        if let Err(forked) = self.is_here() {
+            return Err(SubmitError::new(argument, forked.into()));
+        }
         let encoded = Task::new(function)
             .map_err(JobError::ForeignFunction)
             .and_then(|task| Ok((task, codec::encode(&argument).map_err(JobError::ArgumentEncode)?)));
@@ -360,7 +375,7 @@ impl Pool {
     /// How many workers have said that they are ready and have not ended since. After a death it is one less for a moment.
     #[must_use]
     pub fn ready_workers(&self) -> usize {
-        self.shared.inner().state.ready_workers()
+        if self.shared.is_here().is_ok() { self.shared.inner().state.ready_workers() } else { 0 }
     }
 
     /// Accepts no more jobs. Those that were accepted run; then the workers end.
@@ -379,8 +394,11 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Failed`] when the pool had given up to start workers.
+    /// [`ErrorKind::Failed`] when the pool had given up to start workers; [`ErrorKind::Forked`] in a copy of the pool's process.
     pub fn join(mut self) -> Result<(), Error> {
+        if let Err(forked) = self.shared.is_here() {
+            return Err(Error::new(ErrorKind::Forked, "the pool is another process's").because(forked));
+        }
         self.close();
         self.join_supervisor();
         let inner = self.shared.inner();
@@ -401,15 +419,23 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if self.supervisor.is_some() {
-            self.terminate();
-            self.join_supervisor();
+        match self.supervisor {
+            Some(_) if self.shared.is_here().is_ok() => {
+                self.terminate();
+                self.join_supervisor();
+            }
+            // The thread is not in this copy of the process.
+            Some(_) => std::mem::forget(self.supervisor.take()),
+            None => {}
         }
     }
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Err(forked) = self.shared.is_here() {
+            return f.debug_tuple("Pool").field(&forked).finish();
+        }
         let inner = self.shared.inner();
         f.debug_struct("Pool")
             .field("workers", &self.shared.workers)

@@ -1,4 +1,4 @@
-//! The program's side: bringing the guardian up, and asking it for children.
+//! The program's side: bringing a guardian up, and asking it for children.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -7,14 +7,22 @@ use std::{
 };
 
 use billiard_connection::{Connection, Fd, FrameWriter, Mode};
-use nix::sys::signal::Signal;
+use billiard_wire::{attachments::Attachments, fault, generation::Generation};
 
-use crate::{Error, image::Image, init, protocol::Hello, sys};
+use crate::{
+    Error, Signal,
+    error::PreloadError,
+    image::Image,
+    init,
+    protocol::{self, Body, Hello, Preloaded, Request},
+    sys::{self, Forked, Whom},
+    task::Task,
+};
 
 /// How long a guardian may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A guardian that has said that it is ready. Dropping it closes the control channel, which ends it.
+/// A guardian that has said that it is ready. Dropping it ends it, and whoever it has left.
 #[derive(Debug)]
 pub(crate) struct Guardian {
     /// One request at a time goes out.
@@ -22,58 +30,164 @@ pub(crate) struct Guardian {
     pidfd: OwnedFd,
     /// Whom the program was when it was brought up: its children are the same.
     credentials: [u32; 4],
+    /// The copy of the program whose guardian it is.
+    generation: Generation,
 }
 
-/// The guardians of this process.
-struct Guardians {
-    /// Brought up at first use, and anew after it died.
+/// What a guardian is made of.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// The program, executed afresh.
+    Executed,
+    /// The same, and then a function was run in it.
+    Preloaded(Preload),
+    /// A copy of the program as it was.
+    Template,
+}
+
+/// A function to be run in a guardian, as often as one is brought up.
+#[derive(Debug)]
+pub(crate) struct Preload {
+    pub(crate) task: Task,
+    pub(crate) argument: Vec<u8>,
+    pub(crate) descriptors: Vec<Arc<OwnedFd>>,
+}
+
+/// The guardians of one origin: one at a time, brought up at first use, and anew after it died.
+#[derive(Debug)]
+pub(crate) struct Guardians {
+    origin: Origin,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     current: Option<Arc<Guardian>>,
     /// Those from before the program changed its user: they live on for the children that they have.
     former: Vec<Arc<Guardian>>,
 }
 
-static GUARDIANS: Mutex<Guardians> = Mutex::new(Guardians { current: None, former: Vec::new() });
+/// Those of contexts that have none of their own.
+pub(crate) static OF_THE_PROCESS: Guardians = Guardians::new(Origin::Executed);
 
-impl Guardian {
-    /// The guardian of this process, alive as far as one can know.
-    pub(crate) fn current() -> Result<Arc<Self>, Error> {
-        let mut guardians = lock(&GUARDIANS);
-        guardians.former.retain(|guardian| !guardian.is_dead());
-        if let Some(guardian) = guardians.current.take() {
+impl Guardians {
+    pub(crate) const fn new(origin: Origin) -> Self {
+        Self { origin, state: Mutex::new(State { current: None, former: Vec::new() }) }
+    }
+
+    /// The guardian, alive as far as one can know.
+    pub(crate) fn current(&self) -> Result<Arc<Guardian>, Error> {
+        let mut state = lock(&self.state);
+        // What a fork has copied is the other process's.
+        state.current.take_if(|guardian| !guardian.generation.is_current());
+        state.former.retain(|guardian| guardian.generation.is_current() && !guardian.is_dead());
+        if let Some(guardian) = state.current.take() {
             let same_user = guardian.credentials == sys::credentials();
             match guardian.is_dead() {
                 true => {}
-                false if same_user => return Ok(guardians.current.insert(guardian).clone()),
-                false => guardians.former.push(guardian),
+                false if same_user => return Ok(state.current.insert(guardian).clone()),
+                false => state.former.push(guardian),
             }
         }
-        Ok(guardians.current.insert(Arc::new(Self::bring_up()?)).clone())
+        Ok(state.current.insert(Arc::new(self.bring_up()?)).clone())
     }
 
-    fn bring_up() -> Result<Self, Error> {
+    fn bring_up(&self) -> Result<Guardian, Error> {
+        fault::point("context.bring_up");
         let (control, theirs) = Connection::pair()?;
-        let theirs = {
-            // Only the guardian may hold this end, so that its death closes it.
-            let end = theirs;
-            end.as_fd().try_clone_to_owned().map_err(|source| Error::Io { call: "fcntl", source })?
+        let pid = match &self.origin {
+            Origin::Executed | Origin::Preloaded(_) => {
+                // Only the guardian may hold this end, so that its death closes it.
+                let end = theirs;
+                let end = end.as_fd().try_clone_to_owned().map_err(|source| Error::Io { call: "fcntl", source })?;
+                sys::execute_guardian(init::GUARDIAN, end)
+                    .map_err(|source| Error::Start { what: "the program could not execute itself".into(), source })?
+            }
+            Origin::Template => copy_as_guardian(theirs)?,
         };
-        let pid = sys::execute_guardian(init::GUARDIAN, theirs)
-            .map_err(|source| Error::Start { what: "the program could not execute itself".into(), source })?;
         let process = sys::pidfd_open(pid)?;
-        match Self::greet(&control) {
-            Ok(pidfd) => Ok(Self { control: Mutex::new(control), pidfd, credentials: sys::credentials() }),
+        let ready = Guardian::greet(&control).and_then(|pidfd| match &self.origin {
+            Origin::Preloaded(preload) => preload.run(&control, &pidfd).map(|()| pidfd),
+            Origin::Executed | Origin::Template => Ok(pidfd),
+        });
+        match ready {
+            Ok(pidfd) => Ok(Guardian {
+                control: Mutex::new(control),
+                pidfd,
+                credentials: sys::credentials(),
+                generation: Generation::current(),
+            }),
             Err(error) => {
-                let _ = sys::signal(process.as_fd(), Signal::SIGKILL);
+                let _ = sys::signal(process.as_fd(), Signal::KILL);
                 let _ = sys::wait_readable([process.as_fd()], Some(Instant::now() + PATIENCE));
-                let status = sys::reap_by_pidfd(process.as_fd());
+                let status = sys::ended(Whom::Of(process.as_fd()), true).ok().flatten();
+                let status = status.map(|(_, status)| format!("it ended with {status}"));
                 Err(match (error, status) {
                     (Error::GuardianNotReady { status: None }, status) => Error::GuardianNotReady { status },
+                    (Error::Preload(PreloadError::Ended(_)), Some(status)) => {
+                        Error::Preload(PreloadError::Ended(status))
+                    }
                     (error, _) => error,
                 })
             }
         }
     }
+}
 
+/// Forks this process, which has one thread; the copy becomes a guardian.
+fn copy_as_guardian(control: Connection) -> Result<u32, Error> {
+    require_one_thread()?;
+    sys::flush_streams();
+    let mask = sys::block_all();
+    // SAFETY: this is the only thread.
+    let forked = unsafe { sys::fork() };
+    if let Ok(Forked::Child) = forked {
+        super::copied(control);
+    }
+    sys::restore_mask(&mask);
+    match forked {
+        Ok(Forked::Parent(pid)) => Ok(pid),
+        Ok(Forked::Child) => unreachable!("a guardian does not return"),
+        Err(source) => Err(Error::Start { what: "fork".into(), source }),
+    }
+}
+
+/// An error unless this process is known to have one thread, so that it can be copied.
+pub(crate) fn require_one_thread() -> Result<(), Error> {
+    match sys::threads() {
+        Some(1) => Ok(()),
+        Some(threads) => Err(Error::Threads { threads }),
+        None => Err(Error::ThreadsUnknown),
+    }
+}
+
+impl Preload {
+    fn run(&self, control: &Connection, pidfd: &OwnedFd) -> Result<(), Error> {
+        let silent = || Error::Preload(PreloadError::Ended("nobody knows how".into()));
+        let mut attachments = Attachments::default();
+        for descriptor in &self.descriptors {
+            attachments.push(descriptor.clone()).map_err(|error| Error::Start {
+                what: "its descriptors cannot be passed".into(),
+                source: std::io::Error::other(error),
+            })?;
+        }
+        let mut argument = self.argument.clone();
+        let body = Body::of(&mut argument)
+            .map_err(|source| Error::Start { what: "its argument needs a memory file".into(), source })?;
+        let request = Request::Preload { task: self.task, argument: body };
+        let message = protocol::encode(&request, &mut attachments)
+            .map_err(|error| Error::Connection(billiard_connection::Error::Encode(error)))?;
+        FrameWriter::typed(&message, argument, attachments).write(control, Mode::Wait)?;
+        // However long it takes: this thread is whose end would end it.
+        sys::wait_readable([control.as_fd(), pidfd.as_fd()], None)?;
+        match control.recv::<Preloaded>() {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(silent()),
+        }
+    }
+}
+
+impl Guardian {
     fn greet(control: &Connection) -> Result<OwnedFd, Error> {
         if !control.poll(Some(PATIENCE))? {
             let status = Some(format!("it said nothing within {} s", PATIENCE.as_secs()));
@@ -104,7 +218,7 @@ impl Guardian {
                 Ok(false) => {
                     // After half a request it is of no more use. It has not read for a minute: it is stopped.
                     if frame.is_begun() {
-                        let _ = sys::signal(self.pidfd.as_fd(), Signal::SIGKILL);
+                        let _ = sys::signal(self.pidfd.as_fd(), Signal::KILL);
                     }
                     return Err(Error::GuardianSilent);
                 }
@@ -114,7 +228,7 @@ impl Guardian {
                     return if frame.is_begun() { Err(Error::GuardianDied) } else { Ok(Requested::Gone) };
                 }
                 Err(error) if frame.is_begun() => {
-                    let _ = sys::signal(self.pidfd.as_fd(), Signal::SIGKILL);
+                    let _ = sys::signal(self.pidfd.as_fd(), Signal::KILL);
                     return Err(error.into());
                 }
                 Err(error) => return Err(error.into()),
@@ -122,13 +236,38 @@ impl Guardian {
         }
     }
 
+    /// Has the group of a process ended: `signal` now, KILL if its leader lives on after `grace`. Returns at once.
+    pub(crate) fn end(&self, pid: u32, pidfd: OwnedFd, signal: Signal, grace: Duration) -> Result<(), Error> {
+        let mut attachments = Attachments::default();
+        attachments.push(Arc::new(pidfd)).expect("the list was empty");
+        let message = protocol::encode(&Request::End { pid, signal, grace }, &mut attachments)
+            .map_err(|error| Error::Connection(billiard_connection::Error::Encode(error)))?;
+        let mut frame = FrameWriter::typed(&message, Vec::new(), attachments);
+        match self.request(&mut frame, Instant::now() + PATIENCE)? {
+            Requested::Sent => Ok(()),
+            Requested::Gone => Err(Error::GuardianDied),
+        }
+    }
+
     /// Whether it has ended. One that has is reaped, if the host program has not done so.
     pub(crate) fn is_dead(&self) -> bool {
         let dead = sys::is_readable(self.pidfd.as_fd());
         if dead {
-            let _ = sys::reap_by_pidfd(self.pidfd.as_fd());
+            let _ = sys::ended(Whom::Of(self.pidfd.as_fd()), true);
         }
         dead
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        // A copy of this process may hold the channel too, and would keep it open.
+        if self.generation.is_current() {
+            let _ = lock(&self.control).shutdown();
+            let _ = sys::signal(self.pidfd.as_fd(), Signal::CONT);
+            let _ = sys::wait_readable([self.pidfd.as_fd()], Some(Instant::now() + PATIENCE));
+            let _ = self.is_dead(); // and reaped
+        }
     }
 }
 

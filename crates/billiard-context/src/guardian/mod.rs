@@ -3,5 +3,5 @@
 mod client;
 mod server;
 
-pub(crate) use client::{Guardian, Requested};
-pub(crate) use server::main;
+pub(crate) use client::{Guardian, Guardians, OF_THE_PROCESS, Origin, Preload, Requested, require_one_thread};
+pub(crate) use server::{copied, main};

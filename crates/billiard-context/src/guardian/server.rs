@@ -4,47 +4,67 @@ use std::{
     collections::HashMap,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use billiard_connection::{Connection, Fd, Frame, FrameReader, FrameWriter, Mode};
-use billiard_wire::{attachments::Attachments, fault};
-use nix::sys::signal::Signal;
+use billiard_wire::{
+    RemoteError,
+    attachments::{Attachments, Received},
+    codec, fault,
+};
 use rustix::process::Rlimit;
 
 use crate::{
-    Error,
+    Error, Signal,
     child::{self, Order},
+    error::PreloadError,
     image::Image,
-    protocol::{self, Environment, Hello, Report, Start},
-    sys::{self, Forked},
+    panics::Print,
+    protocol::{self, Body, FIRST, Hello, Preloaded, Report, Request, Start},
+    sys::{self, Forked, Whom},
+    task::{Outcome, Task},
 };
 
 /// What the guardian blocks: the end of children, which it takes from a descriptor, and the signals that a terminal or a
 /// careless `kill` sends to a whole family, which are the program's affair. Blocked and not ignored, so that a signal
 /// to a child that is still being set up waits until that is done.
-const BLOCKED: &[Signal] = &[
-    Signal::SIGCHLD,
-    Signal::SIGINT,
-    Signal::SIGTERM,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-];
+const BLOCKED: &[Signal] =
+    &[Signal::CHLD, Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
 
 /// What the guardian holds. In the copy that becomes a child, dropping it closes all of that.
 struct Server {
     control: Connection,
     reader: FrameReader,
+    parent_process: u32,
     parent: OwnedFd,
     signals: OwnedFd,
-    /// The report channel of each child that was not reaped.
-    children: HashMap<u32, Connection>,
+    /// Those that were not reaped.
+    children: HashMap<u32, Child>,
+    /// Who has been asked to end and will be made to.
+    ending: Vec<Ending>,
     /// What the environment was set to last.
     environment: Vec<u8>,
     /// What the limit of open descriptors was before it was raised: the guardian has one for each child.
     descriptor_limit: Option<Rlimit>,
 }
+
+struct Child {
+    /// Its report channel.
+    report: Connection,
+    key: u64,
+    born: Instant,
+}
+
+/// The leader of a group that gets KILL when it lives on for too long.
+struct Ending {
+    at: Instant,
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+/// Longer than anybody waits; what clocks can add to a moment is limited.
+const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Why the loop ended.
 enum Role {
@@ -54,9 +74,18 @@ enum Role {
     Child(Box<Order>),
 }
 
-/// Runs the guardian, and each child that it forks. Never returns.
+/// Runs the guardian in a program that was executed for it, and each child that it forks. Never returns.
 pub(crate) fn main(control: Connection) -> ! {
-    match Server::open(control) {
+    run(Server::open(control))
+}
+
+/// Runs the guardian in a copy of the program. Never returns.
+pub(crate) fn copied(control: Connection) -> ! {
+    run(Server::open_alone(control))
+}
+
+fn run(server: Option<Server>) -> ! {
+    match server {
         None => sys::exit_now(1),
         Some(server) => match server.serve() {
             Role::Done => sys::exit_now(0),
@@ -84,15 +113,17 @@ impl Server {
     fn open_alone(control: Connection) -> Option<Self> {
         sys::set_title("billiard-guard");
         let hello = match Self::set_up() {
-            Ok((parent, signals, hello)) => {
+            Ok((parent_process, parent, signals, hello)) => {
                 control.send(&hello).ok()?;
                 fault::point("guardian.ready");
                 return Some(Self {
                     control,
                     reader: FrameReader::new(),
+                    parent_process,
                     parent,
                     signals,
                     children: HashMap::new(),
+                    ending: Vec::new(),
                     environment: Vec::new(),
                     descriptor_limit: sys::raise_descriptor_limit(),
                 });
@@ -104,7 +135,7 @@ impl Server {
         None
     }
 
-    fn set_up() -> Result<(OwnedFd, OwnedFd, Hello), Error> {
+    fn set_up() -> Result<(u32, OwnedFd, OwnedFd, Hello), Error> {
         let parent_process = sys::parent();
         let parent = sys::pidfd_open(parent_process)?;
         if sys::parent() != parent_process {
@@ -116,13 +147,14 @@ impl Server {
         sys::lead_group(None);
         sys::become_subreaper()?;
         let own = sys::pidfd_open(std::process::id())?;
-        Ok((parent, sys::child_signals()?, Hello::Ready(Image::this().identity(), Fd::new(own))))
+        Ok((parent_process, parent, sys::child_signals()?, Hello::Ready(Image::this().identity(), Fd::new(own))))
     }
 
     fn serve(mut self) -> Role {
         loop {
             let fds = [self.control.as_fd(), self.parent.as_fd(), self.signals.as_fd()];
-            let Ok([request, parent_ended, signal]) = sys::wait_readable(fds, None) else { break };
+            let due = self.ending.iter().map(|ending| ending.at).min();
+            let Ok([request, parent_ended, signal]) = sys::wait_readable(fds, due) else { break };
             if parent_ended {
                 break;
             }
@@ -130,11 +162,12 @@ impl Server {
                 sys::drain_signals(&self.signals);
                 self.reap();
             }
+            self.make_end();
             if request {
                 match self.reader.read(&self.control, Mode::DontWait) {
                     Ok(None) => {}
                     Ok(Some(frame)) => {
-                        if let Some(child) = self.start(frame) {
+                        if let Some(child) = self.answer(frame) {
                             return child; // and what the guardian holds is closed here
                         }
                     }
@@ -146,34 +179,109 @@ impl Server {
         Role::Done
     }
 
-    /// Forks a child; what it is to do, in the child.
-    fn start(&mut self, frame: Frame) -> Option<Role> {
+    /// Does what is asked; what a child is to do, in the child.
+    fn answer(&mut self, frame: Frame) -> Option<Role> {
         if frame.is_incomplete() {
+            // Only a start has a channel to say so.
             if let Ok(report) = protocol::take_report(&mut frame.into_received()) {
                 tell(&report, &Report::NotStarted("its descriptors could not be received".into(), libc::EMFILE), None);
             }
             return None;
         }
         // A request that cannot be read is dropped: the program sees its report channel end.
-        let (mut start, argument, mut received) = frame.decode_prefix::<Start>().ok()?;
+        let (request, argument, mut received) = frame.decode_prefix::<Request>().ok()?;
+        match request {
+            Request::Start(start) => return self.start(*start, argument, received),
+            Request::End { pid, signal, grace } => {
+                if let Ok(pidfd) = received.take(FIRST) {
+                    let at = Instant::now() + grace.min(LONGEST_GRACE);
+                    self.signal_group(pid, &pidfd, signal);
+                    self.signal_group(pid, &pidfd, Signal::CONT); // the stopped shall hear it
+                    self.ending.push(Ending { at, pid, pidfd });
+                }
+            }
+            Request::Preload { task, argument: body } => {
+                let done = self.preload(task, body, argument, received);
+                let _ = self.control.send(&done); // who is not there needs no answer
+            }
+        }
+        None
+    }
+
+    /// Runs the program's function. If the program ends meanwhile, so does this process: the thread that asked for it, by whose end that
+    /// signal would come too, waits for the answer.
+    fn preload(&mut self, task: Task, body: Body, argument: Vec<u8>, mut received: Received) -> Preloaded {
+        fault::point("guardian.preload");
+        if !sys::die_with(self.parent_process) {
+            sys::exit_now(1);
+        }
+        let argument = body.into_bytes(argument).map_err(|error| PreloadError::Argument(error.into()))?;
+        // SAFETY: the task came from the program, whose executable was compared with this one.
+        let outcome = unsafe { task.run(&argument, &mut received, Print::No) };
+        sys::go_on_without_parent();
+        match outcome.map_err(|error| PreloadError::Argument(error.into()))? {
+            Outcome::Returned(bytes, _) => codec::decode::<Result<(), RemoteError>>(&bytes, &mut Received::default())
+                .map_err(|error| PreloadError::Failed(error.into()))?
+                .map_err(PreloadError::Failed)?,
+            Outcome::Panicked(panic) => return Err(PreloadError::Panicked(panic)),
+            Outcome::BadArgument(error) => return Err(PreloadError::Argument(error)),
+            Outcome::BadResult(error) => return Err(PreloadError::Failed(error)),
+        }
+        // It may have changed either for itself; children begin as all do.
+        sys::set_mask(BLOCKED);
+        sys::default_dispositions();
+        match sys::threads() {
+            Some(threads) if threads > 1 => Err(PreloadError::Threads(threads - 1)),
+            _ => Ok(()),
+        }
+    }
+
+    fn signal_group(&self, pid: u32, pidfd: &OwnedFd, signal: Signal) {
+        match self.children.contains_key(&pid) {
+            true => sys::signal_group(pid, signal), // while the number is still the leader's
+            false if sys::is_readable(pidfd.as_fd()) => {}
+            false => sys::signal_group_of(pidfd.as_fd(), pid, signal), // a child of the program itself
+        }
+    }
+
+    /// KILL to those whose time is over.
+    fn make_end(&mut self) {
+        if self.ending.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let (due, waiting) = std::mem::take(&mut self.ending).into_iter().partition(|ending| ending.at <= now);
+        self.ending = waiting;
+        for Ending { pid, pidfd, .. } in Vec::from_iter::<Vec<_>>(due) {
+            self.signal_group(pid, &pidfd, Signal::KILL);
+        }
+    }
+
+    /// Forks a child; what it is to do, in the child.
+    fn start(&mut self, mut start: Start, argument: Vec<u8>, mut received: Received) -> Option<Role> {
         let report = protocol::take_report(&mut received).ok()?;
-        let environment = std::mem::replace(&mut start.surroundings.environment, Environment::Inline(Vec::new()));
-        if let Err(error) = environment.into_bytes().map(|environment| self.set_environment(environment)) {
-            tell(&report, &not_started("its environment", &error), None);
-            return None;
+        let environment = start.surroundings.environment.take().map(|environment| environment.into_bytes());
+        match environment.transpose() {
+            Ok(environment) => environment.into_iter().for_each(|environment| self.set_environment(environment)),
+            Err(error) => {
+                tell(&report, &not_started("its environment", &error), None);
+                return None;
+            }
         }
         start.boot.guardian = std::process::id();
         fault::point("guardian.fork");
+        let (key, born) = (start.key, Instant::now());
         // SAFETY: the guardian was checked to have one thread when it began, and starts none.
         match unsafe { sys::fork() } {
             Ok(Forked::Child) => {
                 let descriptor_limit = self.descriptor_limit;
+                let start = Box::new(start);
                 Some(Role::Child(Box::new(Order { start, report, argument, received, descriptor_limit })))
             }
             Ok(Forked::Parent(pid)) => {
                 sys::lead_group(Some(pid));
                 fault::point("guardian.forked");
-                self.introduce(pid, report);
+                self.introduce(pid, Child { report, key, born });
                 None
             }
             Err(error) => {
@@ -185,22 +293,23 @@ impl Server {
 
     /// Tells the program of a child that was forked. It waits for the program's word before it runs anything; if the
     /// program cannot be told, that will never come.
-    fn introduce(&mut self, pid: u32, report: Connection) {
+    fn introduce(&mut self, pid: u32, child: Child) {
+        let report = &child.report;
         let told = match sys::pidfd_open(pid) {
-            Ok(pidfd) => tell(&report, &Report::Started(pid), Some(pidfd)),
+            Ok(pidfd) => tell(report, &Report::Started(pid), Some(pidfd)),
             Err(error) => {
                 let why = match &error {
                     Error::Io { source, .. } => not_started("pidfd_open", source),
                     _ => Report::NotStarted(error.to_string(), libc::ENOSYS),
                 };
-                tell(&report, &why, None);
+                tell(report, &why, None);
                 false
             }
         };
         if !told {
             sys::kill_child(pid);
         }
-        self.children.insert(pid, report);
+        self.children.insert(pid, child);
     }
 
     /// The environment of the caller; nearly always the same as before.
@@ -214,15 +323,17 @@ impl Server {
 
     /// Reaps all that have ended, children and orphans alike.
     fn reap(&mut self) {
-        while let Some(pid) = sys::ended_child() {
-            let report = self.children.remove(&pid);
-            if report.is_some() {
-                sys::kill_group(pid); // while the number is still the leader's
+        while let Ok(Some((pid, _))) = sys::ended(Whom::Any, false) {
+            let child = self.children.remove(&pid);
+            if child.is_some() {
+                sys::signal_group(pid, Signal::KILL); // while the number is still the leader's
+                self.ending.retain(|ending| ending.pid != pid);
             }
             fault::point("guardian.reap");
-            let Some(status) = sys::reap(pid) else { break };
-            if let Some(report) = report {
-                tell(&report, &Report::Exited(status), None);
+            let Ok(Some((_, status))) = sys::ended(Whom::Pid(pid), true) else { break };
+            if let Some(child) = child {
+                let status = status.seen(child.born.elapsed(), || false);
+                tell(&child.report, &Report::Exited(child.key, status), None);
             }
         }
     }
@@ -230,7 +341,7 @@ impl Server {
     /// Kills until nobody is left.
     fn end(&mut self) {
         for &pid in self.children.keys() {
-            sys::kill_group(pid);
+            sys::signal_group(pid, Signal::KILL);
         }
         loop {
             for pid in sys::children() {

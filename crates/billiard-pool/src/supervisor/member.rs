@@ -88,7 +88,7 @@ impl Member {
     }
 
     /// Asks for a worker's process and registers all that it can be heard by.
-    pub(super) fn start(worker: WorkerId, context: Context, registry: &Registry) -> Result<Self, RemoteError> {
+    pub(super) fn start(worker: WorkerId, context: &Context, registry: &Registry) -> Result<Self, RemoteError> {
         let (ours, theirs) = Connection::pair()?;
         let starting = context
             .process(worker::main, theirs)

@@ -173,7 +173,7 @@ impl Supervisor {
 
     fn start(&mut self, worker: WorkerId) {
         fault::point("pool.start_worker");
-        match Member::start(worker, self.context, self.poll.registry()) {
+        match Member::start(worker, &self.context, self.poll.registry()) {
             Ok(member) => {
                 self.look_again.extend(member.look_again().map(|at| (worker, at)));
                 self.members.insert(worker, member);

@@ -1,0 +1,173 @@
+//! The children of this process that have not ended.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use billiard_wire::generation::Generation;
+
+use crate::{Error, Signal, exit::signal_bit, sys};
+
+/// Who a child is to its starter.
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    pub(crate) daemon: bool,
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) term_signal: Signal,
+    pub(crate) generation: Generation,
+    /// The signals that it was sent from here, a bit for each.
+    sent: AtomicU64,
+    /// Nobody has its handle any more.
+    detached: AtomicBool,
+    /// Its place in the list.
+    number: u64,
+}
+
+/// By number. A child leaves it with its handle; a detached one, when the list is next looked at after its end.
+static CHILDREN: Mutex<Option<HashMap<u64, Arc<Identity>>>> = Mutex::new(None);
+
+fn children() -> MutexGuard<'static, Option<HashMap<u64, Arc<Identity>>>> {
+    let mut children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
+    children.get_or_insert_default().retain(|_, child| {
+        let gone = child.detached.load(Ordering::Relaxed) && !child.is_alive();
+        child.generation.is_current() && !gone // those that a fork has copied are not this process's
+    });
+    children
+}
+
+impl Identity {
+    pub(crate) fn new(name: String, daemon: bool, pid: u32, pidfd: OwnedFd, term_signal: Signal) -> Arc<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let this = Arc::new(Self {
+            name,
+            daemon,
+            pid,
+            pidfd,
+            term_signal,
+            generation: Generation::current(),
+            sent: AtomicU64::new(0),
+            detached: AtomicBool::new(false),
+            number: COUNT.fetch_add(1, Ordering::Relaxed),
+        });
+        children().get_or_insert_default().insert(this.number, this.clone());
+        this
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        !sys::is_readable(self.pidfd.as_fd())
+    }
+
+    /// Sends it a signal; one that has ended is no error.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
+        self.generation.check_current()?;
+        if self.is_alive() {
+            self.note_sent(signal);
+            sys::signal(self.pidfd.as_fd(), signal)?;
+        }
+        Ok(())
+    }
+
+    /// Asks it to end, and lets it go on so that it hears it.
+    pub(crate) fn terminate(&self) -> Result<(), Error> {
+        self.signal(self.term_signal)?;
+        self.signal(Signal::CONT)
+    }
+
+    pub(crate) fn note_sent(&self, signal: Signal) {
+        self.sent.fetch_or(signal_bit(signal.as_raw()), Ordering::Relaxed);
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn detach(&self) {
+        self.detached.store(true, Ordering::Relaxed);
+    }
+
+    /// Its handle is dropped.
+    pub(crate) fn forget(&self) {
+        if !self.detached.load(Ordering::Relaxed) {
+            children().get_or_insert_default().remove(&self.number);
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("name", &self.name).field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+/// A child of this process, whoever has its [`Process`](crate::Process).
+#[derive(Clone, Debug)]
+pub struct ActiveChild(Arc<Identity>);
+
+/// The children of this process that have not ended, detached ones included:
+/// [`multiprocessing.active_children`](https://docs.python.org/3/library/multiprocessing.html#multiprocessing.active_children). In the order in
+/// which they were started.
+#[must_use]
+pub fn active_children() -> Vec<ActiveChild> {
+    let all: Vec<_> = children().get_or_insert_default().values().cloned().collect();
+    let mut alive: Vec<_> = all.into_iter().filter(|child| child.is_alive()).collect();
+    alive.sort_by_key(|child| child.number);
+    alive.into_iter().map(ActiveChild).collect()
+}
+
+impl ActiveChild {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its pid.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.pid
+    }
+
+    /// Whether it was started as daemonic.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        self.0.daemon
+    }
+
+    /// Whether it has not ended yet.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.0.is_alive()
+    }
+
+    /// As [`Process::terminate`](crate::Process::terminate).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn terminate(&self) -> Result<(), Error> {
+        self.0.terminate()
+    }
+
+    /// As [`Process::send_signal`](crate::Process::send_signal).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn send_signal(&self, signal: Signal) -> Result<(), Error> {
+        self.0.signal(signal)
+    }
+}
+
+impl AsFd for ActiveChild {
+    /// The sentinel: readable once it has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.pidfd.as_fd()
+    }
+}

@@ -1,0 +1,234 @@
+//! Other processes: executing, forking, signalling, reaping.
+
+use std::{
+    ffi::{CString, OsStr},
+    io,
+    os::{
+        fd::{AsRawFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, process::CommandExt},
+    },
+    process::{Command, Stdio},
+};
+
+use billiard_wire::generation::Heritage;
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags},
+};
+
+use super::{faulty, named};
+use crate::{
+    Error, Signal,
+    exit::{End, ExitStatus},
+};
+
+/// Executes this program as the guardian, with `control` as its standard input, in a group of its own; its pid.
+pub(crate) fn execute_guardian(marker: &str, control: OwnedFd) -> io::Result<u32> {
+    faulty("sys.context.execute")?;
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0(std::env::args_os().next().unwrap_or_else(|| "billiard".into()))
+        .arg(marker)
+        .stdin(Stdio::from(control))
+        .stdout(Stdio::null())
+        .process_group(0);
+    // The kernel executes nothing with a larger variable; children get theirs by another way.
+    for (name, value) in std::env::vars_os() {
+        if name.len() + value.len() > MAX_VARIABLE {
+            command.env_remove(name);
+        }
+    }
+    Ok(command.spawn()?.id())
+}
+
+/// A little below the kernel's limit on one string, MAX_ARG_STRLEN: 32 pages.
+const MAX_VARIABLE: usize = 120 << 10;
+
+/// Replaces this process by the same program, started afresh with these arguments. Returns only on failure.
+pub(crate) fn execute_afresh(arguments: &[&str]) -> io::Error {
+    let name = std::env::args_os().next().unwrap_or_else(|| "billiard".into());
+    let arguments = std::iter::once(name.as_os_str()).chain(arguments.iter().map(OsStr::new));
+    let arguments: Result<Vec<CString>, _> = arguments.map(|argument| CString::new(argument.as_bytes())).collect();
+    match (arguments, faulty("sys.context.execv")) {
+        (Ok(arguments), Ok(())) => match nix::unistd::execv(c"/proc/self/exe", &arguments) {
+            Ok(never) => match never {},
+            Err(errno) => errno.into(),
+        },
+        (Err(nul), _) => nul.into(),
+        (_, Err(fault)) => fault,
+    }
+}
+
+/// Who a fork returned to.
+pub(crate) enum Forked {
+    Parent(u32),
+    Child,
+}
+
+/// Forks. The child goes on where this process is, with its shareable handles.
+///
+/// # Safety
+///
+/// The calling process has one thread, or what the child does can do without all that other threads hold.
+pub(crate) unsafe fn fork() -> io::Result<Forked> {
+    faulty("sys.context.fork")?;
+    let heritage = Heritage::note();
+    // SAFETY: as the caller promises.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw().unsigned_abs())),
+        nix::unistd::ForkResult::Child => {
+            heritage.accept();
+            Ok(Forked::Child)
+        }
+    }
+}
+
+pub(super) fn pid(number: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(number).ok()?)
+}
+
+/// A descriptor of the process, readable when it has ended. It refers to the right process only if the
+/// caller knows that the number was not reused.
+pub(crate) fn pidfd_open(process: u32) -> Result<OwnedFd, Error> {
+    let pid = pid(process).ok_or(Error::Io { call: "pidfd_open", source: io::ErrorKind::InvalidInput.into() })?;
+    let result =
+        faulty("sys.context.pidfd_open").and_then(|()| Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?));
+    match result {
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOSYS | Errno::PERM)) => {
+            Err(Error::Unsupported { call: "pidfd_open" })
+        }
+        result => named("pidfd_open", result),
+    }
+}
+
+/// Sends a signal to the process of the pidfd; one that has ended is no error.
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<(), Error> {
+    let result = faulty("sys.context.pidfd_send_signal")
+        .and_then(|()| Ok(rustix::process::pidfd_send_signal(pidfd, signal.as_rustix())?));
+    match result {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(()),
+        result => named("pidfd_send_signal", result),
+    }
+}
+
+/// A signal to every process of the group that `leader` leads or led. The number must not have been reused.
+pub(crate) fn signal_group(leader: u32, signal: Signal) {
+    if let Some(group) = pid(leader) {
+        let _ = rustix::process::kill_process_group(group, signal.as_rustix());
+    }
+}
+
+/// A signal to every process of the group that the process of the pidfd leads or led, although it may have been reaped.
+pub(crate) fn signal_group_of(pidfd: BorrowedFd<'_>, leader: u32, signal: Signal) {
+    const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: four numbers and a null pointer, which stands for the usual description of the signal.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal.as_raw(),
+            no_info,
+            PIDFD_SIGNAL_PROCESS_GROUP,
+        )
+    };
+    // Before Linux 6.9 only the number will do: as long as the group has members nobody else can have it.
+    if sent < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+        signal_group(leader, signal);
+    }
+}
+
+/// KILL to a child of this process that was not reaped.
+pub(crate) fn kill_child(child: u32) {
+    if let Some(child) = pid(child) {
+        let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+    }
+}
+
+/// Waits for a child that is about to end, and reaps it.
+pub(crate) fn reap_now(child: u32) {
+    let Some(child) = pid(child) else { return };
+    let wait = || rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
+    while matches!(wait(), Err(Errno::INTR)) {}
+}
+
+/// Which child of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whom<'a> {
+    /// Whoever ended longest ago.
+    Any,
+    Pid(u32),
+    Of(BorrowedFd<'a>),
+}
+
+/// A child that has ended: who, and how. `None` when none has. It stays unreaped, and its number taken, unless it is to be
+/// `reap`ed.
+///
+/// An error when there is no such child: somebody else has reaped it.
+pub(crate) fn ended(whom: Whom<'_>, reap: bool) -> io::Result<Option<(u32, ExitStatus)>> {
+    let (kind, id) = match whom {
+        Whom::Any => (libc::P_ALL, 0),
+        Whom::Pid(pid) => (libc::P_PID, pid),
+        Whom::Of(pidfd) => (libc::P_PIDFD, pidfd.as_raw_fd().unsigned_abs()),
+    };
+    let options = libc::WEXITED | libc::WNOHANG | if reap { 0 } else { libc::WNOWAIT };
+    // SAFETY: the structure is plain numbers and bytes.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        faulty("sys.context.waitid")?;
+        // The C library's function has no place for the usage.
+        // SAFETY: both places are valid for the answer.
+        let result = unsafe { libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, options, &raw mut usage) };
+        if result == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // SAFETY: `waitid` filled the fields of a child, or left zeros.
+    let child = unsafe { info.si_pid() };
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() };
+    let end = match info.si_code {
+        libc::CLD_EXITED => End::Code(status),
+        code => End::Signal { number: status, core_dumped: code == libc::CLD_DUMPED },
+    };
+    Ok((child > 0).then(|| (child.unsigned_abs(), ExitStatus::of(end, &usage))))
+}
+
+/// Waits until any child has ended, and reaps it. False when there is none.
+pub(crate) fn reap_any() -> bool {
+    loop {
+        // SAFETY: a null status is allowed.
+        if unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {
+            return true;
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return false;
+        }
+    }
+}
+
+/// The children of this process, which has one thread.
+pub(crate) fn children() -> Vec<u32> {
+    let listed = std::fs::read_to_string("/proc/thread-self/children");
+    if let Ok(listed) = listed {
+        return listed.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    }
+    // A kernel without that list: look at everybody's parent.
+    let this = std::process::id().to_string();
+    let is_child = |stat: &str| {
+        stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(1)).is_some_and(|ppid| ppid == this)
+    };
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| std::fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| is_child(&stat)))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
