@@ -28,8 +28,8 @@ use crate::{
     guardian::Requested,
     limits::{Resource, Stdio},
     options::{Options, Resolved},
-    process::{Keeper, Process},
-    protocol::{self, Body, Boot, ChildIdentity, Request, Start, StartMethod},
+    process::{Heard, Keeper, Process},
+    protocol::{self, Body, Boot, ChildIdentity, Environment, Go, Request, Start, StartMethod},
     starting::{PATIENCE, Pending, Starting},
     sys::{self, Forked},
     task::{self, Task},
@@ -261,7 +261,7 @@ fn ask<A: Message, R: Message>(
 ) -> Result<Starting<R>, Error> {
     let task = Task::new(function)?;
     let term_signal = options.term_signal;
-    let Resolved { surroundings, limits, pipes } = options.resolve(StartMethod::Forkserver)?;
+    let Resolved { surroundings, environment, umask, limits, pipes } = options.resolve(StartMethod::Forkserver)?;
     let (ours, theirs) = Connection::pair()?;
 
     // Its end of the report channel comes first, whatever else does not arrive.
@@ -272,10 +272,10 @@ fn ask<A: Message, R: Message>(
     let argument = Body::of(&mut bytes).map_err(cannot("its argument needs a memory file"))?;
     let key = protocol::new_key();
     let (name, daemon) = (identity.name.clone(), identity.daemon);
-    let descriptors = surroundings.attributes.descriptors.iter().map(|&(number, _)| number).collect();
-    // Its guardian fills itself in.
-    let boot = Boot { task, argument, identity, limits, descriptors, guardian: 0 };
-    let start = Start { method: context.start_method(), surroundings, boot, key };
+    // Its guardian fills in itself, and the limit that it has changed.
+    let boot = Boot { task, argument, identity, surroundings, descriptor_limit: None, limits, guardian: 0 };
+    let environment = environment.unwrap_or_default();
+    let start = Start { method: context.start_method(), environment, boot, key };
     let message = protocol::encode(&Request::Start(Box::new(start)), &mut attachments)
         .map_err(|error| cannot("its descriptors cannot be passed")(io::Error::other(error)))?;
     let mut frame = FrameWriter::typed(&message, bytes, attachments);
@@ -289,7 +289,19 @@ fn ask<A: Message, R: Message>(
         }
     };
     fault::point("context.started");
-    Ok(Starting::asked(Pending::new(name, daemon, term_signal, pipes, ours, key, guardian)))
+    // While the guardian is at it: this takes a while.
+    let go = Go { umask: umask.or_else(sys::umask) };
+    Ok(Starting::asked(Pending {
+        name,
+        daemon,
+        term_signal,
+        pipes,
+        report: ours,
+        guardian,
+        key,
+        go,
+        heard: Heard::default(),
+    }))
 }
 
 /// Copies this process.
@@ -301,7 +313,8 @@ fn fork<A: Message, R: Message>(
 ) -> Result<Starting<R>, Error> {
     context.may_fork()?;
     let term_signal = options.term_signal;
-    let Resolved { surroundings, limits, pipes } = options.resolve(StartMethod::Fork)?;
+    let Resolved { surroundings, environment, umask, limits, pipes } = options.resolve(StartMethod::Fork)?;
+    let environment = environment.map(Environment::into_bytes).transpose().map_err(cannot("its environment"))?;
     let (ours, theirs) = Connection::pair()?;
     let mut attachments = Attachments::default();
     let encoded = match job {
@@ -322,7 +335,7 @@ fn fork<A: Message, R: Message>(
                 Ok((task, bytes)) => Work::Task(task, bytes, received_by_a_copy(attachments)),
                 Err(closure) => Work::Closure(Box::new(move |print| task::outcome(print, closure))),
             };
-            child::copied(starter, identity, surroundings, &limits, theirs, work)
+            child::copied(starter, identity, surroundings, environment.as_deref(), &limits, theirs, work)
         }
         Ok(Forked::Parent(pid)) => {
             sys::restore_mask(&mask);
@@ -334,7 +347,8 @@ fn fork<A: Message, R: Message>(
             })?;
             attachments.sent();
             let identity = Identity::new(name, daemon, pid, pidfd, term_signal);
-            Ok(Starting::made(Process::new(identity, ours, Keeper::Own { born }, pipes, None)))
+            let process = Process::new(identity, ours, Keeper::Own { born }, pipes, Heard::default());
+            Ok(Starting::made(process, Go { umask }))
         }
         Err(source) => {
             sys::restore_mask(&mask);

@@ -1,10 +1,8 @@
 //! The child's side of a start: from the fork, or the fresh execution, to its end.
 
 use std::{
-    convert::Infallible,
     fmt, io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    sync::Arc,
+    os::fd::{AsFd, OwnedFd},
 };
 
 use billiard_connection::{Connection, FrameReader, FrameWriter, Mode};
@@ -17,17 +15,17 @@ use rustix::process::Rlimit;
 
 use crate::{
     authkey::Revealed,
-    current, hooks, init,
+    current, hooks,
     limits::Resource,
     panics::{self, Print},
-    protocol::{self, Body, Boot, ChildIdentity, Ended, Report, Start, StartMethod, Stream, Surroundings},
+    protocol::{self, Body, Boot, ChildIdentity, Ended, Go, Report, Stream, Surroundings},
     stop, sys,
     task::{Outcome, Task},
 };
 
 /// What the guardian leaves to a child that it forked.
 pub(crate) struct Order {
-    pub(crate) start: Box<Start>,
+    pub(crate) boot: Box<Boot>,
     pub(crate) report: Connection,
     pub(crate) argument: Vec<u8>,
     pub(crate) received: Received,
@@ -63,8 +61,7 @@ fn about(what: impl Into<String>) -> impl FnOnce(io::Error) -> SetupError {
 
 /// Runs in the copy of the guardian that a fork made, after the guardian's own things were closed. Never returns.
 pub(crate) fn after_fork(order: Order) -> ! {
-    let Order { start, report, argument, received, descriptor_limit } = order;
-    let Start { method, surroundings, boot, key: _ } = *start;
+    let Order { boot, report, argument, received, descriptor_limit } = order;
     fault::point("child.forked");
     if !sys::die_with(boot.guardian) {
         sys::exit_now(FAILED);
@@ -77,15 +74,18 @@ pub(crate) fn after_fork(order: Order) -> ! {
     fault::point("child.set_up");
     // Its dispositions are the guardian's, which are the default. What was sent to it meanwhile arrives now.
     sys::set_mask(&[]);
+    go_on(*boot, report, argument, received, Hooks::Run)
+}
+
+/// What comes to the same however a guardian's child came to be.
+fn go_on(boot: Boot, report: Connection, argument: Vec<u8>, received: Received, hooks: Hooks) -> ! {
+    let Boot { task, argument: body, identity, surroundings, limits, .. } = boot;
     let (report, received) = set_up(surroundings, report, received);
-    match method {
-        StartMethod::Spawn => spawn(&boot, report, argument, received),
-        StartMethod::Forkserver | StartMethod::Fork => {
-            let argument = argument_of(boot.argument, argument, &report);
-            let work = Work::Task(boot.task, argument, received);
-            run(boot.identity, &boot.limits, &report, work, Hooks::Run)
-        }
-    }
+    let argument = match body.into_bytes(argument) {
+        Ok(argument) => argument,
+        Err(error) => not_set_up(&report, &error),
+    };
+    run(identity, &limits, &report, Work::Task(task, argument, received), hooks)
 }
 
 /// Runs in the copy of its starter that a fork made, where all signals are blocked. Never returns.
@@ -93,6 +93,7 @@ pub(crate) fn copied(
     starter: u32,
     identity: ChildIdentity,
     surroundings: Surroundings,
+    environment: Option<&[u8]>,
     limits: &[(Resource, u64)],
     report: Connection,
     work: Work<'_>,
@@ -105,6 +106,11 @@ pub(crate) fn copied(
     // Its starter's handlers are for its starter.
     sys::default_dispositions();
     stop::forget();
+    if let Some(environment) = environment {
+        // SAFETY: this is the one thread of this copy, and whoever made it of a process with several has promised that
+        // no other was changing the environment.
+        unsafe { sys::set_environment(environment) };
+    }
     fault::point("child.set_up");
     sys::set_mask(&[]);
     let (report, work) = match work {
@@ -143,7 +149,7 @@ fn out_of_the_way(report: Connection, received: Received, wanted: &[i32]) -> io:
 
 /// Streams, directory, umask, and whatever else its caller asked for.
 fn settle(surroundings: Surroundings) -> Result<(), SetupError> {
-    let Surroundings { directory, streams, umask, environment, attributes } = surroundings;
+    let Surroundings { directory, streams, attributes } = surroundings;
     let names = ["standard input", "standard output", "standard error"];
     for ((number, stream), name) in streams.iter().enumerate().zip(names) {
         let set = match stream {
@@ -156,14 +162,6 @@ fn settle(surroundings: Surroundings) -> Result<(), SetupError> {
     if let Some(directory) = directory {
         sys::enter(directory.as_fd()).map_err(about("the working directory"))?;
     }
-    if let Some(mask) = umask {
-        sys::set_umask(mask);
-    }
-    if let Some(environment) = environment {
-        let environment = environment.into_bytes().map_err(about("the environment"))?;
-        // SAFETY: this process was just forked by its one thread; or its caller has promised the like.
-        unsafe { sys::set_environment(&environment) };
-    }
     let wanted: Vec<i32> = attributes.descriptors.iter().map(|&(number, _)| number).collect();
     let mut sources = Vec::new();
     for (number, fd) in attributes.descriptors {
@@ -171,10 +169,9 @@ fn settle(surroundings: Surroundings) -> Result<(), SetupError> {
         sources.push((number, fd));
     }
     for (number, fd) in sources {
-        // A fresh execution keeps it, and makes it close-on-exec afterwards.
         // SAFETY: of this process's own descriptors none has a number that is wanted; what else its starter had open
         // there, it has asked to be replaced.
-        unsafe { sys::place(fd.as_fd(), number, false) }.map_err(about(format!("descriptor {number}")))?;
+        unsafe { sys::place(fd.as_fd(), number) }.map_err(about(format!("descriptor {number}")))?;
     }
     if let Some(cpus) = attributes.cpus {
         sys::set_cpus(&cpus).map_err(about(format!("the CPUs {cpus:?}")))?;
@@ -188,29 +185,6 @@ fn settle(surroundings: Surroundings) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Executes the program afresh; `init` in it goes on in [`boot`].
-fn spawn(boot: &Boot, report: Connection, argument: Vec<u8>, received: Received) -> ! {
-    let Err(error) = execute(boot, &report, argument, received);
-    not_set_up(&report, &error)
-}
-
-fn execute(boot: &Boot, report: &Connection, argument: Vec<u8>, received: Received) -> io::Result<Infallible> {
-    let (near, far) = Connection::pair().map_err(io::Error::other)?;
-    // In the order of their numbers: the report channel, then those of the argument, of which none was taken.
-    let mut attachments = Attachments::default();
-    for fd in std::iter::once(report.as_fd().try_clone_to_owned()?).chain(received.into_untaken()) {
-        attachments.push(Arc::new(fd)).map_err(io::Error::other)?;
-    }
-    let message = protocol::encode(boot, &mut attachments).map_err(io::Error::other)?;
-    let whole = FrameWriter::typed(&message, argument, attachments).write(&near, Mode::DontWait);
-    if !whole.map_err(io::Error::other)? {
-        return Err(io::Error::new(io::ErrorKind::WouldBlock, "the boot channel has no room"));
-    }
-    sys::set_close_on_exec(far.as_fd(), false)?;
-    fault::point("child.execute");
-    Err(sys::execute_afresh(&[init::CHILD, &far.as_raw_fd().to_string()]))
-}
-
 /// Goes on in a program that was executed afresh. Never returns.
 pub(crate) fn boot(channel: Connection) -> ! {
     let frame = FrameReader::new().read(&channel, Mode::DontWait);
@@ -222,26 +196,24 @@ pub(crate) fn boot(channel: Connection) -> ! {
     });
     match booted {
         Ok((boot, report, argument, received)) => {
-            // Executing a program that gives rights takes it away.
+            // A guardian that has died meanwhile could not end it.
             if !sys::die_with(boot.guardian) {
                 sys::exit_now(FAILED);
             }
-            boot.descriptors.iter().for_each(|&number| sys::close_number_on_exec(number));
+            if let Some((current, maximum)) = boot.descriptor_limit {
+                sys::set_descriptor_limit(Rlimit { current, maximum });
+            }
             fault::reload();
-            let argument = argument_of(boot.argument, argument, &report);
-            run(boot.identity, &boot.limits, &report, Work::Task(boot.task, argument, received), Hooks::Skip)
+            fault::point("child.booted");
+            sys::ignore_broken_pipes(); // the standard library may not have come to it yet
+            // It was executed with the guardian's mask. What was sent to it meanwhile arrives now.
+            sys::set_mask(&[]);
+            go_on(boot, report, argument, received, Hooks::Skip)
         }
         Err(error) => {
             eprintln!("billiard: a child was started without a word what to run: {error}");
             sys::exit_now(FAILED)
         }
-    }
-}
-
-fn argument_of(body: Body, behind: Vec<u8>, report: &Connection) -> Vec<u8> {
-    match body.into_bytes(behind) {
-        Ok(argument) => argument,
-        Err(error) => not_set_up(report, &error),
     }
 }
 
@@ -272,8 +244,9 @@ fn run(
     }
     fault::point("child.run");
     // Whoever asked for this process has to know that it exists, or has given it up: then nothing runs.
-    if report.recv_bytes().is_err() {
-        sys::exit_now(FAILED);
+    match report.recv::<Go>() {
+        Ok(Go { umask }) => umask.into_iter().for_each(sys::set_umask),
+        Err(_) => sys::exit_now(FAILED),
     }
     let hooked = if hooks == Hooks::Run { panics::catch(print, hooks::run) } else { Ok(()) };
     let outcome = match (hooked, work) {

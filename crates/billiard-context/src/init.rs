@@ -1,14 +1,14 @@
 //! The first line of `main`: where a helper or a child turns aside.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use billiard_connection::Connection;
 
 use crate::{child, current, guardian, sys};
 
-/// The argument that makes the program the guardian; its standard input is the control channel.
+/// The argument that makes the program a guardian; its standard input is the control channel.
 pub(crate) const GUARDIAN: &str = "--billiard-guardian";
-/// The argument that makes the program a spawned child; the next is the number of its boot channel.
+/// The argument that makes the program a spawned child; its standard input is the boot channel.
 pub(crate) const CHILD: &str = "--billiard-child";
 
 /// Makes this program able to start processes. It has to be the first line of `main`.
@@ -28,56 +28,37 @@ pub(crate) const CHILD: &str = "--billiard-child";
 /// ```
 #[allow(clippy::needless_doctest_main, reason = "the example is about the first line of `main`")]
 pub fn init() {
-    let arguments: Vec<_> = std::env::args_os().skip(1).take(3).collect();
+    let arguments: Vec<_> = std::env::args_os().skip(1).take(2).collect();
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_str()).collect();
     match arguments[..] {
-        // Its channel was made by its parent, the program.
-        [Some(GUARDIAN)] => match channel(0, sys::parent()) {
+        [Some(GUARDIAN)] => match channel() {
             Some(control) => guardian::main(control),
             None => not_by_hand(GUARDIAN),
         },
-        // Its channel was made by itself, before it was executed afresh.
-        [Some(CHILD), Some(number)] => {
-            let number = number.parse().ok().filter(|&number| number > 2);
-            match number.and_then(|number| channel(number, std::process::id())) {
-                Some(boot) => child::boot(boot),
-                None => not_by_hand(CHILD),
-            }
-        }
+        [Some(CHILD)] => match channel() {
+            Some(boot) => child::boot(boot),
+            None => not_by_hand(CHILD),
+        },
         _ => current::set_initialized(),
     }
 }
 
-/// The channel that this process was executed with, close-on-exec from now on. A standard stream is
-/// replaced by `/dev/null`. Whoever speaks through it can make this process run anything: so it has to be the
-/// `maker` that only billiard knows how to be, and no help to gain rights.
-fn channel(number: i32, maker: u32) -> Option<Connection> {
+/// The channel that this process was executed with: standard input, which is replaced by `/dev/null`. Whoever speaks through it can make this process
+/// run anything: so it has to be made by this process's parent, as only billiard knows how to, and no help to gain rights.
+fn channel() -> Option<Connection> {
     if sys::has_elevated_rights() {
         return None;
     }
-    // SAFETY: the program's `main` has just begun, so that nobody owns an inherited descriptor but the
-    // standard library its streams; and of 0 only a duplicate is kept.
-    let inherited = unsafe { sys::adopt(number)? };
-    if sys::maker_of(inherited.as_fd()) != Some(maker) {
-        keep_open(inherited);
+    // SAFETY: the program's `main` has just begun: nobody owns the stream but the standard library, and only a duplicate
+    // is kept.
+    let inherited = std::mem::ManuallyDrop::new(unsafe { sys::adopt(0)? });
+    if sys::maker_of(inherited.as_fd()) != Some(sys::parent()) {
         return None;
     }
-    let own = if number == 0 {
-        let own = sys::above_streams(inherited.as_fd()).ok();
-        std::mem::forget(inherited);
-        let null = sys::null().ok()?;
-        sys::set_stream(null.as_fd(), 0).ok()?;
-        own?
-    } else {
-        sys::set_close_on_exec(inherited.as_fd(), true).ok()?;
-        inherited
-    };
-    Connection::try_from(own).map_err(keep_open).ok()
-}
-
-/// A descriptor that turns out to be somebody else's after all is not ours to close.
-fn keep_open(fd: OwnedFd) {
-    std::mem::forget(fd);
+    let own = sys::above_streams(inherited.as_fd()).ok()?;
+    let null = sys::null().ok()?;
+    sys::set_stream(null.as_fd(), 0).ok()?;
+    Connection::try_from(own).ok()
 }
 
 fn not_by_hand(argument: &str) -> ! {

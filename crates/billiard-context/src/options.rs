@@ -73,6 +73,10 @@ pub(crate) struct Pipes {
 /// What a start needs.
 pub(crate) struct Resolved {
     pub(crate) surroundings: Surroundings,
+    /// None: as it is, for a copy.
+    pub(crate) environment: Option<Environment>,
+    /// None: the umask of the moment of the start.
+    pub(crate) umask: Option<u32>,
     pub(crate) limits: Vec<(Resource, u64)>,
     pub(crate) pipes: Pipes,
 }
@@ -134,8 +138,6 @@ impl Options {
         let surroundings = Surroundings {
             directory,
             streams,
-            umask: self.umask.or_else(|| if is_copy { None } else { sys::umask() }),
-            environment,
             attributes: Attributes {
                 niceness: self.niceness,
                 cpus: self.cpus,
@@ -143,7 +145,7 @@ impl Options {
                 descriptors,
             },
         };
-        Ok(Resolved { surroundings, limits: self.limits, pipes })
+        Ok(Resolved { surroundings, environment, umask: self.umask, limits: self.limits, pipes })
     }
 
     fn environment(&self, is_copy: bool) -> Result<Option<Environment>, Error> {

@@ -18,7 +18,7 @@ use crate::{
     exit::ExitStatus,
     guardian::{Guardian, OF_THE_PROCESS},
     options::Pipes,
-    protocol::{Body, Ended, Report},
+    protocol::{Body, Ended, Go, Report},
     sys::{self, Whom},
 };
 
@@ -48,11 +48,9 @@ const DROP_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Process<R = ()> {
     identity: Arc<Identity>,
     report: Connection,
-    reader: FrameReader,
+    heard: Heard,
     keeper: Keeper,
     pipes: Pipes,
-    /// What the child said last; an error when this process could not receive it.
-    ended: Option<Result<Last, Error>>,
     status: Option<ExitStatus>,
     /// Its value, or why there is none, was taken.
     taken: bool,
@@ -70,8 +68,17 @@ pub(crate) enum Keeper {
     Own { born: Instant },
 }
 
+/// What came on the report channel so far.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) reader: FrameReader,
+    /// What the child said last; an error when this process could not receive it. One that cannot be set up may say so before the
+    /// guardian has said that it exists.
+    pub(crate) ended: Option<Result<Last, Error>>,
+}
+
 /// What a report was about.
-enum Heard {
+enum About {
     Exited(ExitStatus),
     Ended,
 }
@@ -98,21 +105,13 @@ impl Last {
 }
 
 impl<R> Process<R> {
-    pub(crate) fn new(
-        identity: Arc<Identity>,
-        report: Connection,
-        keeper: Keeper,
-        pipes: Pipes,
-        heard: Option<(FrameReader, Option<Last>)>,
-    ) -> Self {
-        let (reader, ended) = heard.unwrap_or_else(|| (FrameReader::new(), None));
+    pub(crate) fn new(identity: Arc<Identity>, report: Connection, keeper: Keeper, pipes: Pipes, heard: Heard) -> Self {
         Self {
             identity,
             report,
-            reader,
+            heard,
             keeper,
             pipes,
-            ended: ended.map(Ok),
             status: None,
             taken: false,
             deaf: false,
@@ -122,9 +121,9 @@ impl<R> Process<R> {
     }
 
     /// Lets the child run: it has a handle now.
-    pub(crate) fn go(&self) {
+    pub(crate) fn let_run(&self, go: Go) {
         // If it has ended by now, its status says so.
-        let _ = self.report.send_bytes(&[]);
+        let _ = self.report.send(&go);
     }
 
     fn pidfd(&self) -> BorrowedFd<'_> {
@@ -198,10 +197,11 @@ impl<R> Process<R> {
                 return Ok(Some(status));
             }
             match &self.keeper {
-                Keeper::Guardian(guardian, _) if !self.deaf && !guardian.is_dead() => {
+                // What the guardian has to say comes right behind the end: waiting for that first wakes this thread once, and
+                // beside the guardian instead of after it.
+                Keeper::Guardian(guardian, _) if !self.deaf && !self.identity.is_alive() => {
                     sys::wait_readable([self.report.as_fd(), guardian.as_fd()], deadline)?;
                 }
-                // No report will come any more, or none was to come: the process itself is all there is to wait for.
                 _ => drop(sys::wait_readable([self.pidfd()], deadline)?),
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -227,12 +227,12 @@ impl<R> Process<R> {
             };
             let status = match self.hear() {
                 // Of one that still runs it is not the guardian who says so. It may have ended since.
-                Some(Heard::Exited(status)) if !self.identity.is_alive() => status,
-                Some(Heard::Exited(_)) => {
+                Some(About::Exited(status)) if !self.identity.is_alive() => status,
+                Some(About::Exited(_)) => {
                     self.deaf = true;
                     continue;
                 }
-                Some(Heard::Ended) => continue,
+                Some(About::Ended) => continue,
                 None if last => match self.keeper {
                     Keeper::Guardian(..) => {
                         // Nobody else ends what is left of its group.
@@ -261,11 +261,11 @@ impl<R> Process<R> {
     }
 
     /// Takes the next thing off the report channel; `None` when nothing has come. The child's last word is kept.
-    fn hear(&mut self) -> Option<Heard> {
+    fn hear(&mut self) -> Option<About> {
         if self.deaf {
             return None;
         }
-        let frame = match self.reader.read(&self.report, Mode::DontWait) {
+        let frame = match self.heard.reader.read(&self.report, Mode::DontWait) {
             Ok(frame) => frame?,
             Err(_) => {
                 self.deaf = true;
@@ -276,18 +276,18 @@ impl<R> Process<R> {
         // might go on for ever.
         let incomplete = frame.is_incomplete();
         match frame.decode_prefix::<Report>() {
-            Ok((Report::Exited(key, status), ..)) if self.is_key(key) => return Some(Heard::Exited(status)),
-            Ok((Report::Ended(body), behind, received)) if self.ended.is_none() => {
-                self.ended = Some(Ok(Last { body, behind, received }));
+            Ok((Report::Exited(key, status), ..)) if self.is_key(key) => return Some(About::Exited(status)),
+            Ok((Report::Ended(body), behind, received)) if self.heard.ended.is_none() => {
+                self.heard.ended = Some(Ok(Last { body, behind, received }));
             }
             // Only the last word has descriptors that may be lost.
-            Err(error) if incomplete && self.ended.is_none() => self.ended = Some(Err(error.into())),
+            Err(error) if incomplete && self.heard.ended.is_none() => self.heard.ended = Some(Err(error.into())),
             Ok(_) | Err(_) => {
                 self.deaf = true;
                 return None;
             }
         }
-        Some(Heard::Ended)
+        Some(About::Ended)
     }
 
     /// Whether the guardian was told it for this child; the child was not.
@@ -386,7 +386,7 @@ impl<R: Message> Process<R> {
         if std::mem::replace(&mut self.taken, true) {
             return Err(ChildError::Taken);
         }
-        let last = match self.ended.take() {
+        let last = match self.heard.ended.take() {
             Some(last) => last.map_err(|error| ChildError::Wait(Box::new(error)))?,
             None if status.code().is_some() => return Err(ChildError::Exited(status)),
             None => return Err(ChildError::Signalled(status)),

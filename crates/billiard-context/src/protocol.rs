@@ -111,7 +111,7 @@ pub(crate) type Preloaded = Result<(), PreloadError>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) method: StartMethod,
-    pub(crate) surroundings: Surroundings,
+    pub(crate) environment: Environment,
     pub(crate) boot: Boot,
     /// The guardian's word on this child comes with it: the child, which writes to the same channel, does not know it.
     pub(crate) key: u64,
@@ -124,10 +124,14 @@ pub(crate) struct Surroundings {
     pub(crate) directory: Option<Fd>,
     /// Standard input, output and error.
     pub(crate) streams: [Stream; 3],
-    pub(crate) umask: Option<u32>,
-    /// None: as it is.
-    pub(crate) environment: Option<Environment>,
     pub(crate) attributes: Attributes,
+}
+
+/// The program's word to a child whose pidfd it has: it may run. What takes long to find out comes with it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Go {
+    /// None: as it is.
+    pub(crate) umask: Option<u32>,
 }
 
 /// Where a standard stream leads.
@@ -147,6 +151,12 @@ pub(crate) enum Environment {
     File(Fd<File>),
 }
 
+impl Default for Environment {
+    fn default() -> Self {
+        Self::Inline(Vec::new())
+    }
+}
+
 impl Environment {
     const MAX_INLINE: usize = 16 << 10;
 
@@ -155,6 +165,11 @@ impl Environment {
             return Ok(Self::Inline(variables));
         }
         Ok(Self::File(sys::sealed_file(&variables)?.into()))
+    }
+
+    /// Leaves an empty one behind.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::take(self)
     }
 
     pub(crate) fn into_bytes(self) -> io::Result<Vec<u8>> {
@@ -172,10 +187,11 @@ pub(crate) struct Boot {
     pub(crate) task: Task,
     pub(crate) argument: Body,
     pub(crate) identity: ChildIdentity,
+    pub(crate) surroundings: Surroundings,
+    /// What the limit of open descriptors is to be, soft and hard; None: as it is. No number stands for no limit.
+    pub(crate) descriptor_limit: Option<(Option<u64>, Option<u64>)>,
     /// Limits, which count from here: a fresh execution is not held to them.
     pub(crate) limits: Vec<(Resource, u64)>,
-    /// The numbers of the descriptors that it was given by number.
-    pub(crate) descriptors: Vec<i32>,
     /// The process that its life depends on.
     pub(crate) guardian: u32,
 }
@@ -194,7 +210,7 @@ pub(crate) struct ChildIdentity {
 }
 
 /// What guardian and child say on a child's report channel. Each fits into one write of a socket, so that the two never
-/// mix. The other way goes one empty message: the child may run.
+/// mix. The other way goes one [`Go`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// From the guardian: it exists, with this pid; descriptor [`FIRST`] is its pidfd.

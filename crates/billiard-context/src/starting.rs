@@ -7,15 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billiard_connection::{Connection, FrameReader, Mode};
+use billiard_connection::{Connection, Mode};
 
 use crate::{
     Error, Signal,
     children::Identity,
     guardian::Guardian,
     options::Pipes,
-    process::{Keeper, Last, Process},
-    protocol::{FIRST, Report},
+    process::{Heard, Keeper, Last, Process},
+    protocol::{FIRST, Go, Report},
     sys,
 };
 
@@ -33,42 +33,29 @@ enum State<R> {
     /// The guardian was asked.
     Asked(Pending),
     /// It exists, and waits for the word to run.
-    Made(Process<R>),
+    Made(Process<R>, Go),
     /// It was given.
     Given,
 }
 
 /// All that a process has before it has a pid.
 pub(crate) struct Pending {
-    name: String,
-    daemon: bool,
-    term_signal: Signal,
-    pipes: Pipes,
-    report: Connection,
-    reader: FrameReader,
-    guardian: Arc<Guardian>,
-    key: u64,
-    /// A child that cannot be set up may say so before the guardian has said that it exists.
-    ended: Option<Last>,
+    pub(crate) name: String,
+    pub(crate) daemon: bool,
+    pub(crate) term_signal: Signal,
+    pub(crate) pipes: Pipes,
+    pub(crate) report: Connection,
+    pub(crate) guardian: Arc<Guardian>,
+    pub(crate) key: u64,
+    pub(crate) go: Go,
+    pub(crate) heard: Heard,
 }
 
 impl Pending {
-    pub(crate) fn new(
-        name: String,
-        daemon: bool,
-        term_signal: Signal,
-        pipes: Pipes,
-        report: Connection,
-        key: u64,
-        guardian: Arc<Guardian>,
-    ) -> Self {
-        Self { name, daemon, term_signal, pipes, report, reader: FrameReader::new(), guardian, key, ended: None }
-    }
-
     fn into_process<R>(self, pid: u32, pidfd: OwnedFd) -> Process<R> {
         let identity = Identity::new(self.name, self.daemon, pid, pidfd, self.term_signal);
         let keeper = Keeper::Guardian(self.guardian, self.key);
-        Process::new(identity, self.report, keeper, self.pipes, Some((self.reader, self.ended)))
+        Process::new(identity, self.report, keeper, self.pipes, self.heard)
     }
 }
 
@@ -77,8 +64,8 @@ impl<R> Starting<R> {
         Self(State::Asked(pending))
     }
 
-    pub(crate) fn made(process: Process<R>) -> Self {
-        Self(State::Made(process))
+    pub(crate) fn made(process: Process<R>, go: Go) -> Self {
+        Self(State::Made(process, go))
     }
 
     /// The process, if it exists by now; never waits. `None` too once the process was given.
@@ -87,18 +74,21 @@ impl<R> Starting<R> {
     ///
     /// [`Error::Start`] when the kernel can make no process, [`Error::GuardianDied`] when the helper process died meanwhile.
     pub fn poll(&mut self) -> Result<Option<Process<R>>, Error> {
-        let process = match std::mem::replace(&mut self.0, State::Given) {
+        let (process, go) = match std::mem::replace(&mut self.0, State::Given) {
             State::Given => return Ok(None),
-            State::Made(process) => process,
+            State::Made(process, go) => (process, go),
             State::Asked(mut pending) => match pending.hear()? {
-                Some((pid, pidfd)) => pending.into_process(pid, pidfd),
+                Some((pid, pidfd)) => {
+                    let go = pending.go;
+                    (pending.into_process(pid, pidfd), go)
+                }
                 None => {
                     self.0 = State::Asked(pending);
                     return Ok(None);
                 }
             },
         };
-        process.go();
+        process.let_run(go);
         Ok(Some(process))
     }
 
@@ -126,7 +116,7 @@ impl<R> Starting<R> {
     pub fn name(&self) -> &str {
         match &self.0 {
             State::Asked(pending) => &pending.name,
-            State::Made(process) => process.name(),
+            State::Made(process, _) => process.name(),
             State::Given => "",
         }
     }
@@ -137,7 +127,7 @@ impl<R> Starting<R> {
     pub fn status_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.0 {
             State::Asked(pending) => Some(pending.report.as_fd()),
-            State::Made(process) => Some(process.status_fd()),
+            State::Made(process, _) => Some(process.status_fd()),
             State::Given => None,
         }
     }
@@ -149,7 +139,7 @@ impl Pending {
         loop {
             // Before looking into the channel: what a dead guardian said is all there by then.
             let last = self.guardian.is_dead();
-            let said = match self.reader.read(&self.report, Mode::DontWait) {
+            let said = match self.heard.reader.read(&self.report, Mode::DontWait) {
                 Ok(None) if last => return Err(Error::GuardianDied),
                 Ok(None) => return Ok(None),
                 Ok(Some(frame)) => frame.decode_prefix(),
@@ -160,7 +150,9 @@ impl Pending {
                     let pidfd = received.take(FIRST).map_err(|_| Error::GuardianDied)?;
                     return Ok(Some((pid, pidfd)));
                 }
-                Ok((Report::Ended(body), behind, received)) => self.ended = Some(Last { body, behind, received }),
+                Ok((Report::Ended(body), behind, received)) => {
+                    self.heard.ended = Some(Ok(Last { body, behind, received }));
+                }
                 // Without its pidfd it cannot be watched, and it does not run before it is.
                 Err(error @ billiard_connection::Error::DescriptorsLost) => return Err(error.into()),
                 Ok((Report::NotStarted(what, errno), ..)) => {

@@ -20,8 +20,9 @@ use crate::{
     child::{self, Order},
     error::PreloadError,
     image::Image,
+    init,
     panics::Print,
-    protocol::{self, Body, FIRST, Hello, Preloaded, Report, Request, Start},
+    protocol::{self, Body, Boot, FIRST, Hello, Preloaded, Report, Request, Start, StartMethod},
     sys::{self, Forked, Whom},
     task::{Outcome, Task},
 };
@@ -159,7 +160,7 @@ impl Server {
                 break;
             }
             if signal {
-                sys::drain_signals(&self.signals);
+                sys::take_signal(&self.signals);
                 self.reap();
             }
             self.make_end();
@@ -257,30 +258,37 @@ impl Server {
         }
     }
 
-    /// Forks a child; what it is to do, in the child.
+    /// Starts a child; what it is to do, in the child.
     fn start(&mut self, mut start: Start, argument: Vec<u8>, mut received: Received) -> Option<Role> {
         let report = protocol::take_report(&mut received).ok()?;
-        let environment = start.surroundings.environment.take().map(|environment| environment.into_bytes());
-        match environment.transpose() {
-            Ok(environment) => environment.into_iter().for_each(|environment| self.set_environment(environment)),
+        start.boot.guardian = std::process::id();
+        let (key, born) = (start.key, Instant::now());
+        let environment = match start.environment.take().into_bytes() {
+            Ok(environment) => environment,
             Err(error) => {
                 tell(&report, &not_started("its environment", &error), None);
                 return None;
             }
-        }
-        start.boot.guardian = std::process::id();
+        };
         fault::point("guardian.fork");
-        let (key, born) = (start.key, Instant::now());
+        if start.method == StartMethod::Spawn {
+            start.boot.descriptor_limit = self.descriptor_limit.as_ref().map(|limit| (limit.current, limit.maximum));
+            match execute(&start.boot, &report, argument, received, &environment) {
+                Ok(pid) => self.introduce(pid, Child { report, key, born }),
+                Err(error) => drop(tell(&report, &not_started("the program could not be executed", &error), None)),
+            }
+            return None;
+        }
+        self.set_environment(environment);
         // SAFETY: the guardian was checked to have one thread when it began, and starts none.
         match unsafe { sys::fork() } {
             Ok(Forked::Child) => {
                 let descriptor_limit = self.descriptor_limit;
-                let start = Box::new(start);
-                Some(Role::Child(Box::new(Order { start, report, argument, received, descriptor_limit })))
+                let boot = Box::new(start.boot);
+                Some(Role::Child(Box::new(Order { boot, report, argument, received, descriptor_limit })))
             }
             Ok(Forked::Parent(pid)) => {
                 sys::lead_group(Some(pid));
-                fault::point("guardian.forked");
                 self.introduce(pid, Child { report, key, born });
                 None
             }
@@ -294,6 +302,7 @@ impl Server {
     /// Tells the program of a child that was forked. It waits for the program's word before it runs anything; if the
     /// program cannot be told, that will never come.
     fn introduce(&mut self, pid: u32, child: Child) {
+        fault::point("guardian.forked");
         let report = &child.report;
         let told = match sys::pidfd_open(pid) {
             Ok(pidfd) => tell(report, &Report::Started(pid), Some(pidfd)),
@@ -352,6 +361,30 @@ impl Server {
             }
         }
     }
+}
+
+/// Executes the program afresh; `init` in it goes on in [`child::boot`].
+fn execute(
+    boot: &Boot,
+    report: &Connection,
+    argument: Vec<u8>,
+    received: Received,
+    environment: &[u8],
+) -> std::io::Result<u32> {
+    let (near, far) = Connection::pair().map_err(std::io::Error::other)?;
+    // In the order of their numbers: the report channel, then those of the argument, of which none was taken, then the surroundings'.
+    let mut attachments = Attachments::default();
+    for fd in std::iter::once(report.as_fd().try_clone_to_owned()?).chain(received.into_untaken()) {
+        attachments.push(Arc::new(fd)).map_err(std::io::Error::other)?;
+    }
+    let message = protocol::encode(boot, &mut attachments).map_err(std::io::Error::other)?;
+    if !FrameWriter::typed(&message, argument, attachments)
+        .write(&near, Mode::DontWait)
+        .map_err(std::io::Error::other)?
+    {
+        return Err(std::io::Error::new(std::io::ErrorKind::WouldBlock, "the boot channel has no room"));
+    }
+    sys::execute(init::CHILD, far.as_fd().try_clone_to_owned()?, Some(environment))
 }
 
 fn not_started(what: &str, error: &std::io::Error) -> Report {

@@ -1,7 +1,7 @@
 //! Other processes: executing, forking, signalling, reaping.
 
 use std::{
-    ffi::{CString, OsStr},
+    ffi::OsStr,
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, OwnedFd},
@@ -22,20 +22,30 @@ use crate::{
     exit::{End, ExitStatus},
 };
 
-/// Executes this program as the guardian, with `control` as its standard input, in a group of its own; its pid.
-pub(crate) fn execute_guardian(marker: &str, control: OwnedFd) -> io::Result<u32> {
+/// Executes this program afresh with one argument, `channel` as its standard input, and in a process group of its own; its pid. It has
+/// this process's signal mask, and its environment, or the one given as `NAME=value`, each ended by a NUL byte.
+///
+/// This process is not copied for it: `posix_spawn` lends the child its memory until it executes.
+pub(crate) fn execute(argument: &str, channel: OwnedFd, environment: Option<&[u8]>) -> io::Result<u32> {
     faulty("sys.context.execute")?;
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0(std::env::args_os().next().unwrap_or_else(|| "billiard".into()))
-        .arg(marker)
-        .stdin(Stdio::from(control))
+        .arg(argument)
+        .stdin(Stdio::from(channel))
         .stdout(Stdio::null())
         .process_group(0);
-    // The kernel executes nothing with a larger variable; children get theirs by another way.
-    for (name, value) in std::env::vars_os() {
-        if name.len() + value.len() > MAX_VARIABLE {
-            command.env_remove(name);
+    match environment {
+        Some(variables) => {
+            command.env_clear().envs(split_environment(variables));
+        }
+        // The kernel executes nothing with a larger variable; children get theirs by another way.
+        None => {
+            for (name, value) in std::env::vars_os() {
+                if name.len() + value.len() > MAX_VARIABLE {
+                    command.env_remove(name);
+                }
+            }
         }
     }
     Ok(command.spawn()?.id())
@@ -44,19 +54,13 @@ pub(crate) fn execute_guardian(marker: &str, control: OwnedFd) -> io::Result<u32
 /// A little below the kernel's limit on one string, MAX_ARG_STRLEN: 32 pages.
 const MAX_VARIABLE: usize = 120 << 10;
 
-/// Replaces this process by the same program, started afresh with these arguments. Returns only on failure.
-pub(crate) fn execute_afresh(arguments: &[&str]) -> io::Error {
-    let name = std::env::args_os().next().unwrap_or_else(|| "billiard".into());
-    let arguments = std::iter::once(name.as_os_str()).chain(arguments.iter().map(OsStr::new));
-    let arguments: Result<Vec<CString>, _> = arguments.map(|argument| CString::new(argument.as_bytes())).collect();
-    match (arguments, faulty("sys.context.execv")) {
-        (Ok(arguments), Ok(())) => match nix::unistd::execv(c"/proc/self/exe", &arguments) {
-            Ok(never) => match never {},
-            Err(errno) => errno.into(),
-        },
-        (Err(nul), _) => nul.into(),
-        (_, Err(fault)) => fault,
-    }
+/// Names and values out of `NAME=value`, each ended by a NUL byte.
+pub(super) fn split_environment(variables: &[u8]) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+    variables.split(|&byte| byte == 0).filter_map(|variable| {
+        // The name of one that no function can set, though a program can be started with it, begins with the sign.
+        let at = variable.iter().skip(1).position(|&byte| byte == b'=')? + 1;
+        Some((OsStr::from_bytes(&variable[..at]), OsStr::from_bytes(&variable[at + 1..])))
+    })
 }
 
 /// Who a fork returned to.

@@ -1,7 +1,7 @@
 //! This process: its signals, descriptors, limits and end.
 
 use std::{
-    ffi::{CString, OsStr},
+    ffi::CString,
     io::{self, Write},
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -13,11 +13,13 @@ use std::{
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::{
     fs::{Mode, OFlags},
-    io::FdFlags,
     process::{Pid, Resource, Rlimit, getrlimit, setrlimit},
 };
 
-use super::{named, others::pid};
+use super::{
+    named,
+    others::{pid, split_environment},
+};
 use crate::{Error, Signal};
 
 /// Ends this process at once: no destructor, no exit hook. What the standard streams hold is written, but other threads
@@ -103,7 +105,12 @@ pub(crate) fn default_dispositions() {
         // SAFETY: defaulting runs no code of ours. KILL, STOP and what the C library keeps to itself are refused.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
-    // SAFETY: as above.
+    ignore_broken_pipes();
+}
+
+/// Lets writing to a pipe that nobody reads be an error, as Rust programs expect.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: ignoring runs no code of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
@@ -193,10 +200,10 @@ pub(crate) fn child_signals() -> Result<OwnedFd, Error> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Takes what is pending off a signalfd.
-pub(crate) fn drain_signals(signals: &OwnedFd) {
-    let mut record = [0u8; 128 * 4];
-    while rustix::io::read(signals, &mut record).is_ok_and(|len| len > 0) {}
+/// Takes what is pending off a signalfd of one signal, of which no more than one can be.
+pub(crate) fn take_signal(signals: &OwnedFd) {
+    let mut record = [0u8; size_of::<libc::signalfd_siginfo>()];
+    let _ = rustix::io::read(signals, &mut record);
 }
 
 /// Closes every descriptor but 0, 1, 2 and `keep`, which becomes number 3. Returns the one that is kept.
@@ -307,10 +314,9 @@ pub(crate) fn has_elevated_rights() -> bool {
 pub(crate) unsafe fn set_environment(variables: &[u8]) {
     // SAFETY: nobody reads it meanwhile, as the caller promises.
     unsafe { libc::clearenv() };
-    for variable in variables.split(|&byte| byte == 0) {
-        // A variable without a name cannot be set, though a program can be started with one.
-        if let Some(at @ 1..) = variable.iter().position(|&byte| byte == b'=') {
-            let (name, value) = (OsStr::from_bytes(&variable[..at]), OsStr::from_bytes(&variable[at + 1..]));
+    for (name, value) in split_environment(variables) {
+        // A variable whose name begins with the sign cannot be set.
+        if !name.as_bytes().starts_with(b"=") {
             // SAFETY: as above.
             unsafe { std::env::set_var(name, value) };
         }
@@ -336,11 +342,6 @@ pub(crate) fn above_streams(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
 
-/// Whether the descriptor closes when a program is executed.
-pub(crate) fn set_close_on_exec(fd: BorrowedFd<'_>, close: bool) -> io::Result<()> {
-    Ok(rustix::io::fcntl_setfd(fd, if close { FdFlags::CLOEXEC } else { FdFlags::empty() })?)
-}
-
 /// A duplicate of `fd` whose number is none of `taken`, in its place.
 pub(crate) fn away_from(mut fd: OwnedFd, taken: &[i32]) -> io::Result<OwnedFd> {
     let mut before = Vec::new(); // kept open, so that a number that is taken is not found again
@@ -351,21 +352,18 @@ pub(crate) fn away_from(mut fd: OwnedFd, taken: &[i32]) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Makes descriptor `number` a duplicate of `fd`, whatever it was before; close-on-exec or not.
+/// Makes descriptor `number` a duplicate of `fd`, close-on-exec, whatever it was before.
 ///
 /// # Safety
 ///
 /// Nobody in this process relies on what that number was.
-pub(crate) unsafe fn place(fd: BorrowedFd<'_>, number: i32, close_on_exec: bool) -> io::Result<()> {
-    let flags = if close_on_exec { libc::O_CLOEXEC } else { 0 };
+pub(crate) unsafe fn place(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     // SAFETY: it takes numbers, and nobody relies on the one that is replaced, as the caller promises.
-    if unsafe { libc::dup3(fd.as_raw_fd(), number, flags) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Makes descriptor `number` close when a program is executed. One that is not open is no matter.
-pub(crate) fn close_number_on_exec(number: i32) {
-    // SAFETY: it takes numbers, and changes a flag that nobody else relies on.
-    unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes `fd` standard input (0), output (1) or error (2).
