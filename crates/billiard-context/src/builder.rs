@@ -346,7 +346,7 @@ fn fork<A: Message, R: Message>(
                 sys::reap_now(pid);
             })?;
             attachments.sent();
-            let identity = Identity::new(name, daemon, pid, pidfd, term_signal);
+            let identity = Identity::new(name, daemon, pid, pidfd, term_signal, true);
             let process = Process::new(identity, ours, Keeper::Own { born }, pipes, Heard::default());
             Ok(Starting::made(process, Go { umask }))
         }
@@ -357,10 +357,10 @@ fn fork<A: Message, R: Message>(
     }
 }
 
-/// The descriptors of an argument, as if they had travelled.
+/// The descriptors of an argument, as if they had travelled. Should one be missing, decoding says so.
 fn received_by_a_copy(attachments: Attachments) -> Received {
-    let duplicates: Vec<OwnedFd> = attachments.fds().filter_map(|fd| fd.try_clone_to_owned().ok()).collect();
-    // The handles of one owner that they came from are no longer that, here as there. Should one be missing, decoding says so.
+    let duplicates: io::Result<Vec<OwnedFd>> = attachments.fds().map(|fd| fd.try_clone_to_owned()).collect();
+    // The handles of one owner that they came from are no longer that, here as there.
     attachments.sent();
-    duplicates.into()
+    duplicates.unwrap_or_default().into()
 }

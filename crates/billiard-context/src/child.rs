@@ -1,9 +1,6 @@
 //! The child's side of a start: from the fork, or the fresh execution, to its end.
 
-use std::{
-    fmt, io,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::{fmt, io, os::fd::AsFd};
 
 use billiard_connection::{Connection, FrameReader, FrameWriter, Mode};
 use billiard_wire::{
@@ -142,12 +139,10 @@ fn out_of_the_way(report: Connection, received: Received, wanted: &[i32]) -> io:
     let away = report.as_fd().try_clone_to_owned().and_then(|fd| sys::away_from(fd, wanted))?;
     drop(report);
     let report = Connection::try_from(away).map_err(|_| io::ErrorKind::InvalidData)?;
-    let received: io::Result<Vec<OwnedFd>> =
-        received.into_untaken().into_iter().map(|fd| sys::away_from(fd, wanted)).collect();
-    Ok((report, received?.into()))
+    Ok((report, received.try_map(|fd| sys::away_from(fd, wanted))?))
 }
 
-/// Streams, directory, umask, and whatever else its caller asked for.
+/// Streams, directory, and whatever else its caller asked for.
 fn settle(surroundings: Surroundings) -> Result<(), SetupError> {
     let Surroundings { directory, streams, attributes } = surroundings;
     let names = ["standard input", "standard output", "standard error"];
@@ -162,6 +157,7 @@ fn settle(surroundings: Surroundings) -> Result<(), SetupError> {
     if let Some(directory) = directory {
         sys::enter(directory.as_fd()).map_err(about("the working directory"))?;
     }
+    drop(streams); // before their numbers become somebody else's
     let wanted: Vec<i32> = attributes.descriptors.iter().map(|&(number, _)| number).collect();
     let mut sources = Vec::new();
     for (number, fd) in attributes.descriptors {

@@ -21,6 +21,8 @@ pub(crate) struct Identity {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) term_signal: Signal,
+    /// It is this process's own child, which nobody else reaps.
+    pub(crate) own: bool,
     pub(crate) generation: Generation,
     /// The signals that it was sent from here, a bit for each.
     sent: AtomicU64,
@@ -36,14 +38,27 @@ static CHILDREN: Mutex<Option<HashMap<u64, Arc<Identity>>>> = Mutex::new(None);
 fn children() -> MutexGuard<'static, Option<HashMap<u64, Arc<Identity>>>> {
     let mut children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
     children.get_or_insert_default().retain(|_, child| {
+        if !child.generation.is_current() {
+            return false; // those that a fork has copied are not this process's
+        }
         let gone = child.detached.load(Ordering::Relaxed) && !child.is_alive();
-        child.generation.is_current() && !gone // those that a fork has copied are not this process's
+        if gone && child.own {
+            sys::end_group_and_reap(child.pidfd.as_fd(), child.pid);
+        }
+        !gone
     });
     children
 }
 
 impl Identity {
-    pub(crate) fn new(name: String, daemon: bool, pid: u32, pidfd: OwnedFd, term_signal: Signal) -> Arc<Self> {
+    pub(crate) fn new(
+        name: String,
+        daemon: bool,
+        pid: u32,
+        pidfd: OwnedFd,
+        term_signal: Signal,
+        own: bool,
+    ) -> Arc<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let this = Arc::new(Self {
             name,
@@ -51,6 +66,7 @@ impl Identity {
             pid,
             pidfd,
             term_signal,
+            own,
             generation: Generation::current(),
             sent: AtomicU64::new(0),
             detached: AtomicBool::new(false),

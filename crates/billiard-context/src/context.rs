@@ -69,8 +69,8 @@ impl Context {
     /// # Safety
     ///
     /// What the child does can do without every lock that another thread of this process may hold when it is started: those of
-    /// the standard streams and of libraries among them. The C library's own allocator and this crate take care of themselves.
-    /// No other thread changes the environment meanwhile.
+    /// the standard streams, of this crate and of other libraries among them; only the C library's allocator takes care of itself. No
+    /// other thread changes the environment meanwhile.
     #[must_use]
     pub unsafe fn fork_unchecked() -> Self {
         Self { unchecked: true, ..Self::fork() }

@@ -19,7 +19,7 @@ use crate::{
     guardian::{Guardian, OF_THE_PROCESS},
     options::Pipes,
     protocol::{Body, Ended, Go, Report},
-    sys::{self, Whom},
+    sys,
 };
 
 /// How long dropping a process waits for one that does not die of KILL, since the kernel is busy in its name.
@@ -239,25 +239,14 @@ impl<R> Process<R> {
                         sys::signal_group_of(self.pidfd(), self.pid(), Signal::KILL);
                         ExitStatus::unknown()
                     }
-                    Keeper::Own { born } => self.reap(born),
+                    Keeper::Own { born } => sys::end_group_and_reap(self.pidfd(), self.pid())
+                        .map_or_else(ExitStatus::unknown, |status| status.seen(born.elapsed(), || false)),
                 },
                 None => break,
             };
             self.status = Some(status.after(self.identity.sent()));
         }
         Ok(self.status.clone())
-    }
-
-    /// Reaps a child of this process itself, which has ended.
-    fn reap(&self, born: Instant) -> ExitStatus {
-        let ended = |reap| sys::ended(Whom::Of(self.pidfd()), reap).ok().flatten();
-        if ended(false).is_none() {
-            // The host program has reaped it.
-            sys::signal_group_of(self.pidfd(), self.pid(), Signal::KILL);
-            return ExitStatus::unknown();
-        }
-        sys::signal_group(self.pid(), Signal::KILL); // while the number is still the leader's
-        ended(true).map_or_else(ExitStatus::unknown, |(_, status)| status.seen(born.elapsed(), || false))
     }
 
     /// Takes the next thing off the report channel; `None` when nothing has come. The child's last word is kept.

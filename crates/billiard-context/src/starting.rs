@@ -53,7 +53,7 @@ pub(crate) struct Pending {
 
 impl Pending {
     fn into_process<R>(self, pid: u32, pidfd: OwnedFd) -> Process<R> {
-        let identity = Identity::new(self.name, self.daemon, pid, pidfd, self.term_signal);
+        let identity = Identity::new(self.name, self.daemon, pid, pidfd, self.term_signal, false);
         let keeper = Keeper::Guardian(self.guardian, self.key);
         Process::new(identity, self.report, keeper, self.pipes, self.heard)
     }

@@ -149,6 +149,16 @@ impl Received {
 }
 
 impl Received {
+    /// The same list with each descriptor that nobody took replaced; the numbers stay.
+    ///
+    /// # Errors
+    ///
+    /// The first of `replace`.
+    pub fn try_map<E>(self, mut replace: impl FnMut(OwnedFd) -> Result<OwnedFd, E>) -> Result<Self, E> {
+        let replaced = self.0.into_iter().map(|fd| fd.map(&mut replace).transpose());
+        replaced.collect::<Result<_, E>>().map(Self)
+    }
+
     /// Those that nobody took, in the order of their numbers: to pass them on.
     #[must_use]
     pub fn into_untaken(self) -> Vec<OwnedFd> {

@@ -149,6 +149,15 @@ pub(crate) fn kill_child(child: u32) {
     }
 }
 
+/// Ends what is left of the group of a child of this process that has ended, and reaps it; `None` when the host program has done so.
+pub(crate) fn end_group_and_reap(pidfd: BorrowedFd<'_>, child: u32) -> Option<ExitStatus> {
+    match ended(Whom::Of(pidfd), false) {
+        Ok(Some(_)) => signal_group(child, Signal::KILL), // while the number is still the leader's
+        _ => signal_group_of(pidfd, child, Signal::KILL),
+    }
+    ended(Whom::Of(pidfd), true).ok().flatten().map(|(_, status)| status)
+}
+
 /// Waits for a child that is about to end, and reaps it.
 pub(crate) fn reap_now(child: u32) {
     let Some(child) = pid(child) else { return };
