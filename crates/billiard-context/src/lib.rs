@@ -22,28 +22,41 @@
 //!
 //! How it works, and what happens when who dies where: `docs/design/guardian.md` in the repository.
 
+mod cgroup;
 mod child;
 mod context;
+mod cpus;
 mod current;
+mod descriptors;
 mod error;
 mod exit;
 mod guardian;
 mod image;
 mod init;
+mod memory;
+mod oom;
 pub mod panics;
+mod parent_death;
 mod process;
 mod protocol;
 mod starting;
 mod sys;
 pub mod task;
+mod temp_dir;
 
 pub use billiard_wire::{Fd, Message, Panic, RemoteError};
 
 pub use context::{Context, ProcessBuilder};
+pub use cpus::{CpuCountError, cpu_count};
 pub use current::{Current, current};
+pub use descriptors::{CloseError, close_fds_except, max_fds};
 pub use error::{ChildError, Error};
 pub use exit::{ExitError, ExitStatus, ResourceUsage};
 pub use init::init;
+pub use memory::{MemoryError, MemoryUsage};
+pub use oom::OomWatch;
+pub use parent_death::{ParentDeathError, parent_death_signal, set_parent_death_signal};
 pub use process::Process;
 pub use protocol::StartMethod;
 pub use starting::Starting;
+pub use temp_dir::{TempDir, TempDirError};
