@@ -32,7 +32,7 @@ static KEY: Mutex<Option<AuthKey>> = Mutex::new(None);
 #[must_use]
 pub fn authkey() -> AuthKey {
     let mut key = KEY.lock().unwrap_or_else(PoisonError::into_inner);
-    key.get_or_insert_with(|| AuthKey(sys::random().expect("the kernel gives random numbers").to_vec())).clone()
+    key.get_or_insert_with(|| AuthKey(sys::random::<32>().expect("the kernel gives random numbers").to_vec())).clone()
 }
 
 /// Sets the key of this process, and of the children that it starts from now on.

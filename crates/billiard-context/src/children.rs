@@ -12,7 +12,7 @@ use std::{
 
 use billiard_wire::generation::Generation;
 
-use crate::{Error, Signal, exit::signal_bit, sys};
+use crate::{Error, Signal, exit::signal_bit, oom, sys};
 
 /// Who a child is to its starter.
 pub(crate) struct Identity {
@@ -60,6 +60,7 @@ impl Identity {
         own: bool,
     ) -> Arc<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        oom::watch(); // from before its end
         let this = Arc::new(Self {
             name,
             daemon,

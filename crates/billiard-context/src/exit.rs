@@ -76,19 +76,19 @@ impl ExitStatus {
         Self { end, usage: Some(usage), lifetime: None, ended_by }
     }
 
-    /// The same, with what whoever watched it knows.
-    pub(crate) fn seen(mut self, lifetime: Duration, out_of_memory: impl FnOnce() -> bool) -> Self {
+    /// The same, with how long whoever reaped it has known it.
+    pub(crate) fn lived(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
-        if self.signal() == Some(libc::SIGKILL) && out_of_memory() {
-            self.ended_by = EndedBy::OutOfMemory;
-        }
         self
     }
 
-    /// The same, given the signals that this program has sent it, a bit for each number.
-    pub(crate) fn after(mut self, sent: u64) -> Self {
+    /// The same, with who ended it: given the signals that this program has sent it, a bit for each number, and a way to look for
+    /// the kernel's hand.
+    pub(crate) fn judged(mut self, sent: u64, out_of_memory: impl FnOnce() -> bool) -> Self {
         if self.signal().is_some_and(|signal| sent & signal_bit(signal) != 0) {
             self.ended_by = EndedBy::Us;
+        } else if self.signal() == Some(libc::SIGKILL) && out_of_memory() {
+            self.ended_by = EndedBy::OutOfMemory;
         }
         self
     }
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(signal(40).to_string(), "signal 40");
         let dumped = status(End::Signal { number: 11, core_dumped: true });
         assert_eq!(dumped.to_string(), "signal 11 (SIGSEGV), core dumped");
-        let killed = signal(9).seen(Duration::ZERO, || true);
+        let killed = signal(9).judged(0, || true);
         assert_eq!(killed.to_string(), "signal 9 (SIGKILL), out of memory, most likely");
         assert_eq!(ExitStatus::unknown().to_string(), "unknown exit status");
     }
@@ -216,15 +216,14 @@ mod tests {
 
     #[test]
     fn who_ended_it_is_told_as_far_as_one_knows() {
-        let (sent, moment) = (signal_bit(9) | signal_bit(64), Duration::from_millis(7));
-        assert_eq!(status(End::Code(0)).after(sent).ended_by(), EndedBy::Itself);
-        assert_eq!(signal(9).after(sent).ended_by(), EndedBy::Us);
-        assert_eq!(signal(64).after(sent).ended_by(), EndedBy::Us);
-        assert_eq!(signal(15).after(sent).ended_by(), EndedBy::Unknown);
-        let oom = signal(9).seen(moment, || true);
-        assert_eq!((oom.ended_by(), oom.lifetime()), (EndedBy::OutOfMemory, Some(moment)));
-        assert_eq!(oom.after(sent).ended_by(), EndedBy::Us, "we know what we did");
-        assert_eq!(signal(11).seen(moment, || panic!("only SIGKILL is looked into")).ended_by(), EndedBy::Unknown);
-        assert_eq!(ExitStatus::unknown().after(sent).ended_by(), EndedBy::Unknown);
+        let sent = signal_bit(9) | signal_bit(64);
+        let innocent = || panic!("only an unexplained SIGKILL is looked into");
+        assert_eq!(status(End::Code(0)).judged(sent, innocent).ended_by(), EndedBy::Itself);
+        assert_eq!(signal(9).judged(sent, innocent).ended_by(), EndedBy::Us);
+        assert_eq!(signal(64).judged(sent, innocent).ended_by(), EndedBy::Us);
+        assert_eq!(signal(15).judged(sent, innocent).ended_by(), EndedBy::Unknown);
+        assert_eq!(signal(9).judged(signal_bit(15), || true).ended_by(), EndedBy::OutOfMemory);
+        assert_eq!(signal(9).judged(0, || false).ended_by(), EndedBy::Unknown);
+        assert_eq!(ExitStatus::unknown().judged(sent, innocent).ended_by(), EndedBy::Unknown);
     }
 }

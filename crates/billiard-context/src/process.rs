@@ -17,6 +17,7 @@ use crate::{
     children::Identity,
     exit::ExitStatus,
     guardian::{Guardian, OF_THE_PROCESS},
+    oom,
     options::Pipes,
     protocol::{Body, Ended, Go, Report},
     sys,
@@ -240,11 +241,11 @@ impl<R> Process<R> {
                         ExitStatus::unknown()
                     }
                     Keeper::Own { born } => sys::end_group_and_reap(self.pidfd(), self.pid())
-                        .map_or_else(ExitStatus::unknown, |status| status.seen(born.elapsed(), || false)),
+                        .map_or_else(ExitStatus::unknown, |status| status.lived(born.elapsed())),
                 },
                 None => break,
             };
-            self.status = Some(status.after(self.identity.sent()));
+            self.status = Some(status.judged(self.identity.sent(), oom::killed_one_of_ours));
         }
         Ok(self.status.clone())
     }

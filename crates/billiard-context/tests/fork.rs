@@ -121,6 +121,7 @@ fn each_end_has_its_status() {
     let mut child = fork(move || {
         let sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         theirs.send(&sleeper.id()).unwrap();
+        std::mem::forget(sleeper); // this process is about to end
     })
     .start()
     .unwrap();

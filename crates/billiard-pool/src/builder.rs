@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use billiard_context::{Context, StartMethod};
+use billiard_context::{Context, StartMethod, cpu_count};
 
 use crate::{
     error::{Error, ErrorKind},
@@ -46,7 +46,7 @@ impl Default for PoolBuilder {
 }
 
 impl PoolBuilder {
-    /// How many worker processes. One for each CPU that this process may use by default.
+    /// How many worker processes. One for each CPU that this process may use by default, see [`cpu_count`].
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -95,7 +95,8 @@ impl PoolBuilder {
         let workers = match self.workers {
             Some(0) => return Err(Error::new(ErrorKind::Configuration, "a pool needs at least one worker")),
             Some(workers) => workers,
-            None => thread::available_parallelism().map_or(1, usize::from),
+            // Where quotas cannot be read, what the standard library can tell.
+            None => cpu_count().or_else(|_| thread::available_parallelism()).map_or(1, usize::from),
         };
         if self.queue_size == 0 {
             return Err(Error::new(ErrorKind::Configuration, "a pool needs room for at least one job"));

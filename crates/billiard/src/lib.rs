@@ -70,8 +70,12 @@ pub mod connection {
 /// Single processes: the crate `billiard-context`.
 pub mod context {
     pub use billiard_context::{
-        ChildError, Context, Current, Error, ExitError, ExitStatus, Process, ProcessBuilder, ResourceUsage,
-        StartMethod, Starting, current,
+        ActiveChild, AuthKey, ChildError, CloseError, Context, CpuCountError, Current, EndedBy, Error, ExitError,
+        ExitStatus, MemoryError, MemoryUsage, NoSuchSignal, NoSuchStartMethod, OomWatch, Parent, ParentDeathError,
+        PreloadError, Process, ProcessBuilder, Resource, ResourceUsage, Scope, Scoped, Signal, StartMethod, Starting,
+        Stdio, Stop, StopSignals, TempDir, TempDirError, active_children, after_fork, authkey, close_fds_except,
+        cpu_count, current, fork, fork_unchecked, max_fds, parent, parent_death_signal, scope, set_authkey,
+        set_parent_death_signal,
     };
 }
 

@@ -341,7 +341,7 @@ impl Server {
             fault::point("guardian.reap");
             let Ok(Some((_, status))) = sys::ended(Whom::Pid(pid), true) else { break };
             if let Some(child) = child {
-                let status = status.seen(child.born.elapsed(), || false);
+                let status = status.lived(child.born.elapsed());
                 tell(&child.report, &Report::Exited(child.key, status), None);
             }
         }

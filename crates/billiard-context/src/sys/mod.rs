@@ -1,5 +1,6 @@
 //! Every system call of this crate, each behind a fault point.
 
+mod machine;
 mod others;
 mod own;
 
@@ -19,7 +20,7 @@ use rustix::{
     fs::{MemfdFlags, SealFlags},
 };
 
-pub(crate) use self::{others::*, own::*};
+pub(crate) use self::{machine::*, others::*, own::*};
 use crate::Error;
 
 fn faulty(name: &'static str) -> io::Result<()> {

@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use super::{
+    machine::{close, close_range, open_numbers},
     named,
     others::{pid, split_environment},
 };
@@ -220,15 +221,12 @@ pub(crate) fn keep_only(keep: OwnedFd) -> OwnedFd {
         // SAFETY: `dup3` has just made it.
         unsafe { OwnedFd::from_raw_fd(PLACE) }
     };
-    // SAFETY: closing numbers that nobody in this process has: nothing was opened before.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, PLACE + 1, u32::MAX, 0) };
-    if closed < 0 {
-        let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-        let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        // Collected first, so that the folder is closed before its own number is tried.
-        for fd in numbers.collect::<Vec<_>>().into_iter().filter(|&fd| fd > PLACE) {
+    let beyond = PLACE.unsigned_abs() + 1;
+    // SAFETY: numbers that nobody in this process uses: nothing was opened before.
+    if unsafe { close_range(beyond, u32::MAX) }.is_err() {
+        for number in open_numbers().unwrap_or_default().into_iter().filter(|&number| number >= beyond) {
             // SAFETY: as above.
-            unsafe { libc::close(fd) };
+            unsafe { close(number) };
         }
     }
     keep
@@ -275,16 +273,6 @@ pub(crate) fn set_cpus(cpus: &[u32]) -> io::Result<()> {
 /// From now on nothing that this process executes gives it more rights.
 pub(crate) fn give_up_new_privileges() -> io::Result<()> {
     Ok(rustix::thread::set_no_new_privs(true)?)
-}
-
-/// 32 random bytes.
-pub(crate) fn random() -> io::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let mut len = 0;
-    while len < bytes.len() {
-        len += rustix::rand::getrandom(&mut bytes[len..], rustix::rand::GetRandomFlags::empty())?;
-    }
-    Ok(bytes)
 }
 
 /// The user and group that this process acts as, and those that it belongs to.
