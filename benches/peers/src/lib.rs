@@ -1,7 +1,9 @@
-//! What the programs of this package share: the same frame as ours, and a way to tell their library's version.
+//! What the programs of this package share: the same frame and timing as ours, and a way to tell their library's version.
 
 #[path = "../../src/frame.rs"]
 pub mod frame;
+#[path = "../../src/timing.rs"]
+pub mod timing;
 
 /// The version of a dependency, as the lock file has it.
 #[must_use]

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: ours beside what would be used instead, measured in the same minutes on the same machine.
 //!
-//! `case` says what is measured and `subject` who, both as data; `prepare` and `python` bring the subjects about;
+//! `case` and `cases` say what is measured and `subject` who, both as data; `prepare` and `python` bring the subjects about;
 //! `measure` runs the rounds; `report` and `render` show what came of it.
 
 mod case;
+mod cases;
 mod machine;
 mod measure;
 mod options;
@@ -106,13 +107,13 @@ fn measure_case(case: &Case, options: &Options, subjects: &Subjects) -> Result<V
         number += 1;
         let subject = entrant.subject;
         let program = subjects.command(subject, case.group).map_err(anyhow::Error::msg)?;
-        let outcome = subject::run_once(program, case, options.jobs(entrant))?;
+        let outcome = subject::run_once(program, case, subject, options.count(entrant))?;
         let shown = match &outcome {
             Outcome::Sample { value, .. } => format!("{} {}", render::figure(*value), case.unit),
             Outcome::Capped => format!("still running after {:?}: killed", case.cap),
             Outcome::Failed(why) => format!("failed: {why}"),
         };
-        eprintln!("[{number:>3}/{runs}] {} {:<16} {shown}", case.full_name(), subject.name);
+        eprintln!("[{number:>3}/{runs}] {} {:<26} {shown}", case.full_name(), subject.name);
         Ok(outcome)
     })
 }
