@@ -107,6 +107,14 @@ fn line(request: &Request, subjects: &[Subject]) -> Result<String, Box<dyn Error
     ))
 }
 
+/// The version of a dependency in the text of a lock file; empty if it is not there.
+#[must_use]
+pub fn version_in(lock_file: &'static str, dependency: &str) -> &'static str {
+    let head = format!("name = \"{dependency}\"\nversion = \"");
+    let tail = lock_file.split_once(&head).map_or("", |(_, tail)| tail);
+    tail.split('"').next().unwrap_or_default()
+}
+
 /// The error of a subject that is asked for a case which it does not have.
 #[must_use]
 pub fn unknown_case() -> Box<dyn Error> {
@@ -132,6 +140,13 @@ mod tests {
         for line in ["", "std", "std a/b count", "std a/b --count", "std a/b --count many"] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn versions_are_read_from_a_lock_file() {
+        let text =
+            "[[package]]\nname = \"a-b\"\nversion = \"1.2.3\"\n\n[[package]]\nname = \"b\"\nversion = \"4.0.0\"\n";
+        assert_eq!((version_in(text, "a-b"), version_in(text, "b"), version_in(text, "a")), ("1.2.3", "4.0.0", ""));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::frame::{Answer, Request};
 const WARM_UP: u64 = 1_000;
 
 /// The same where every single thing is slow enough to be timed.
-const WARM_UP_EACH: u64 = 3;
+pub const WARM_UP_EACH: u64 = 3;
 
 /// How many a second: warms up, then times `--count` of them. `run` does as many as it is told and gives the sum of
 /// their results.
@@ -28,6 +28,19 @@ pub fn throughput<E: Into<Box<dyn Error>>>(
     let begun = Instant::now();
     let checksum = run(count).map_err(Into::into)?;
     Ok(Answer { value: count as f64 / begun.elapsed().as_secs_f64(), unit, checksum })
+}
+
+/// Nanoseconds for each: the reverse of [`throughput`], for what is too short to be timed by itself.
+///
+/// # Errors
+///
+/// As [`throughput`].
+pub fn nanoseconds_each<E: Into<Box<dyn Error>>>(
+    request: &Request,
+    run: impl FnMut(u64) -> Result<u64, E>,
+) -> Result<Answer, Box<dyn Error>> {
+    let Answer { value, checksum, .. } = throughput(request, "", run)?;
+    Ok(Answer { value: 1e9 / value, unit: "ns", checksum })
 }
 
 /// The median of the times that `--count` calls of `once` give, in microseconds. `once` says how long what matters of it
@@ -123,6 +136,17 @@ mod tests {
         let answer = throughput(&request(5000), "jobs/s", run).unwrap();
         assert_eq!((answer.unit, answer.checksum), ("jobs/s", 5000));
         assert_eq!(runs, [WARM_UP, 5000]);
+    }
+
+    #[test]
+    fn nanoseconds_are_those_of_one() {
+        let run = |count| {
+            std::thread::sleep(Duration::from_micros(count));
+            Ok::<_, String>(count)
+        };
+        let answer = nanoseconds_each(&request(2000), run).unwrap();
+        assert_eq!((answer.unit, answer.checksum), ("ns", 2000));
+        assert!(answer.value >= 1000.0, "{answer:?}");
     }
 
     #[test]

@@ -8,7 +8,5 @@ pub mod timing;
 /// The version of a dependency, as the lock file has it.
 #[must_use]
 pub fn version_of(dependency: &str) -> &'static str {
-    let head = format!("name = \"{dependency}\"\nversion = \"");
-    let tail = include_str!("../Cargo.lock").split_once(&head).map_or("", |(_, tail)| tail);
-    tail.split('"').next().unwrap_or_default()
+    frame::version_in(include_str!("../Cargo.lock"), dependency)
 }

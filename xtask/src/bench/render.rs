@@ -54,8 +54,10 @@ impl Report {
             };
             let options: Vec<_> = case.options.iter().map(|(name, value)| format!("{name} {value}")).collect();
             let _ = writeln!(text, "\n## {}\n\n{} In {}; {}.", case.full_name(), case.question, case.unit, better);
-            let _ = writeln!(text, "Every subject: {}.\n", options.join(", "));
-            let _ = writeln!(text, "{}", table::markdown(&COLUMNS, &self.cells(case)));
+            if !options.is_empty() {
+                let _ = writeln!(text, "Every subject: {}.", options.join(", "));
+            }
+            let _ = writeln!(text, "\n{}", table::markdown(&COLUMNS, &self.cells(case)));
             for row in self.rows_of(case) {
                 let _ = writeln!(text, "- {}: {}.", row.subject, row.way);
             }

@@ -71,6 +71,17 @@ pub(crate) static FORK_HERE: Subject = Subject::new("limit:fork-here", Kind::Gro
 /// What the C library takes to execute a program.
 pub(crate) static POSIX_SPAWN: Subject = Subject::new("limit:posix_spawn", Kind::Ground);
 
+/// The C library's mutex between processes.
+pub(crate) static PTHREAD: Subject = Subject::new("pthread", Kind::Ground);
+/// The same that survives its owner.
+pub(crate) static PTHREAD_ROBUST: Subject = Subject::new("pthread-robust", Kind::Ground);
+/// The C library's semaphore between processes.
+pub(crate) static SEM_T: Subject = Subject::new("sem_t", Kind::Ground);
+/// What the kernel takes to put to sleep and to wake.
+pub(crate) static FUTEX: Subject = Subject::new("limit:futex", Kind::Ground);
+/// A crate with locks between threads.
+pub(crate) static PARKING_LOT: Subject = Subject::new("parking_lot", Kind::Ground);
+
 /// What a subject prints.
 #[derive(Debug, Deserialize)]
 struct Line {

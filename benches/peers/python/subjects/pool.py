@@ -1,9 +1,8 @@
 """The group `pool`: jobs through a pool of processes."""
 
 import queue
-import time
 
-WARM_UP = 1_000
+from subjects.timing import throughput
 
 
 def increment(x):
@@ -36,14 +35,10 @@ def tiny_oneway(library, options):
 
     pool = library.Pool(options.workers)
     try:
-        run(pool, WARM_UP)
-        begun = time.perf_counter()
-        checksum = run(pool, options.count)
-        seconds = time.perf_counter() - begun
+        return throughput(options, "jobs/s", lambda jobs: run(pool, jobs))
     finally:
         pool.terminate()
         pool.join()
-    return {"value": options.count / seconds, "unit": "jobs/s", "checksum": checksum}
 
 
 def run(library, case, options):

@@ -1,6 +1,24 @@
 """How a sample is taken, as in the programs in Rust."""
 
+from time import perf_counter
+
+WARM_UP = 1_000
 WARM_UP_EACH = 3
+
+
+def throughput(options, unit, run):
+    """How many a second. `run` does as many as it is told and gives the sum of their results."""
+    run(WARM_UP)
+    begun = perf_counter()
+    checksum = run(options.count)
+    seconds = perf_counter() - begun
+    return {"value": options.count / seconds, "unit": unit, "checksum": checksum}
+
+
+def nanoseconds_each(options, run):
+    """Nanoseconds for each: the reverse of throughput, for what is too short to be timed by itself."""
+    answer = throughput(options, "", run)
+    return {**answer, "value": 1e9 / answer["value"], "unit": "ns"}
 
 
 def median_time(options, once):

@@ -12,13 +12,13 @@ use std::{
 
 use billiard_benches::{
     ballast::Ballast,
+    forked::Forked,
     frame::{self, Answer, Request},
     timing,
 };
 use nix::{
     spawn::{PosixSpawnAttr, PosixSpawnFileActions},
     sys::wait::{WaitStatus, waitpid},
-    unistd::{ForkResult, Pid, fork},
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -67,8 +67,8 @@ pub(crate) fn posix_spawn(request: &Request) -> Result<Answer, Box<dyn Error>> {
 fn fork_to_wait() -> Start {
     let begun = Instant::now();
     let child = forked(|| true)?;
-    let status = waitpid(child, None)?;
-    Ok((begun.elapsed(), ended_well(status)))
+    let well = child.ends_well()?;
+    Ok((begun.elapsed(), well.into()))
 }
 
 /// From the request until a byte from the child is here.
@@ -82,20 +82,13 @@ fn fork_to_first_byte() -> Start {
     reading.read_exact(&mut word)?;
     let time = begun.elapsed();
     expect_word(&word)?;
-    Ok((time, ended_well(waitpid(child, None)?)))
+    Ok((time, child.ends_well()?.into()))
 }
 
-/// Forks a child that calls `life` and ends with status 0 if that went well.
-fn forked(life: impl FnOnce() -> bool) -> nix::Result<Pid> {
-    // SAFETY: this program has one thread as long as it runs no subject with more.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            let status = i32::from(!life());
-            // SAFETY: it ends this process, which has nothing that others would miss.
-            unsafe { libc::_exit(status) }
-        }
-    }
+/// Forks this process, which has one thread as long as it is asked for nothing but forks.
+fn forked(life: impl FnOnce() -> bool) -> nix::Result<Forked> {
+    // SAFETY: as said.
+    unsafe { Forked::start(life) }
 }
 
 /// From the request until the status is here.
