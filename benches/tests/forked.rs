@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use billiard_benches::{forked::Forked, shared::Shared};
 
 fn main() {
+    nix::unistd::alarm::set(60); // a watchdog without a thread: a hang ends by its signal
     let shared = Shared::new(AtomicU32::new(3)).unwrap();
     let mut private = 3;
     // SAFETY: this program has one thread.
