@@ -13,7 +13,7 @@ use crate::{Start, WORD, expect_word};
 
 /// Each case, from a parent of its size.
 pub(crate) fn run(request: &Request) -> Result<Answer, Box<dyn Error>> {
-    let (context, start): (_, fn(Context) -> Start) = match request.case.as_str() {
+    let (context, start): (_, fn(&Context) -> Start) = match request.case.as_str() {
         "context/forkserver_start" | "context/forkserver_start_1gib" => (Context::forkserver(), to_first_byte),
         "context/forkserver_start_join" | "context/forkserver_start_join_1gib" => (Context::forkserver(), to_joined),
         "context/spawn_start" | "context/spawn_start_1gib" => (Context::spawn(), to_first_byte),
@@ -21,7 +21,7 @@ pub(crate) fn run(request: &Request) -> Result<Answer, Box<dyn Error>> {
         _ => return Err(frame::unknown_case()),
     };
     let _ballast = Ballast::touched(request.option("parent-mib")?)?;
-    timing::median_time(request, || start(context))
+    timing::median_time(request, || start(&context))
 }
 
 /// The child of [`to_first_byte`].
@@ -33,7 +33,7 @@ fn speak(parent: Connection) {
 fn nothing((): ()) {}
 
 /// From the request until a byte from the child is here.
-fn to_first_byte(context: Context) -> Start {
+fn to_first_byte(context: &Context) -> Start {
     let (ours, theirs) = Connection::pair()?;
     let process = context.process(speak, theirs);
     let begun = Instant::now();
@@ -45,7 +45,7 @@ fn to_first_byte(context: Context) -> Start {
 }
 
 /// From the request until the status is here.
-fn to_joined(context: Context) -> Start {
+fn to_joined(context: &Context) -> Start {
     let process = context.process(nothing, ());
     let begun = Instant::now();
     let mut process = process.start()?;
