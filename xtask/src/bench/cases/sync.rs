@@ -33,9 +33,10 @@ pub(crate) static CASES: &[Case] = &[
         "ns",
         Better::Lower,
         &[
-            Entrant::new(&PTHREAD_ROBUST, 20_000_000, 5_000_000, "pthread_mutex_t, process-shared and robust"),
+            Entrant::new(&PTHREAD_ROBUST, 20_000_000, 5_000_000, "pthread_mutex_t, process-shared and robust")
+                .with_aim(1.0),
             Entrant::new(&PTHREAD, 20_000_000, 5_000_000, "pthread_mutex_t, process-shared"),
-            Entrant::new(&STD, 20_000_000, 5_000_000, "std::sync::Mutex, within one process"),
+            Entrant::new(&STD, 20_000_000, 5_000_000, "std::sync::Mutex, within one process").with_aim(1.2),
             Entrant::new(&PARKING_LOT, 20_000_000, 5_000_000, "parking_lot::Mutex, within one process"),
             Entrant::new(&MULTIPROCESSING, 2_000_000, 500_000, "Lock.acquire and Lock.release"),
         ],
@@ -46,7 +47,8 @@ pub(crate) static CASES: &[Case] = &[
         "pairs/s",
         Better::Higher,
         &[
-            Entrant::new(&PTHREAD_ROBUST, 10_000_000, 2_000_000, "pthread_mutex_t, process-shared and robust"),
+            Entrant::new(&PTHREAD_ROBUST, 10_000_000, 2_000_000, "pthread_mutex_t, process-shared and robust")
+                .with_aim(1.0),
             Entrant::new(&PTHREAD, 10_000_000, 2_000_000, "pthread_mutex_t, process-shared"),
             Entrant::new(&STD, 10_000_000, 2_000_000, "std::sync::Mutex, between two threads"),
             Entrant::new(&PARKING_LOT, 10_000_000, 2_000_000, "parking_lot::Mutex, between two threads"),
@@ -69,7 +71,7 @@ pub(crate) static CASES: &[Case] = &[
         "µs",
         Better::Lower,
         &[
-            Entrant::new(&FUTEX, 10_000, 2_000, "two futex words, without spinning"),
+            Entrant::new(&FUTEX, 10_000, 2_000, "two futex words, without spinning").with_aim(1.2),
             Entrant::new(&SEM_T, 10_000, 2_000, TWO_SEMAPHORES),
             Entrant::new(&MULTIPROCESSING, 10_000, 2_000, TWO_SEMAPHORES),
         ],
