@@ -1,24 +1,32 @@
-//! The frame of a subject: it reads what is asked, runs one case, and prints one line.
+//! The frame of a program with subjects: it reads what is asked, runs one case of one subject, and prints one line.
 //!
-//! `PROGRAM CASE --workers 2 --window 1024 --jobs 100000` prints
-//! `{"case":"…","value":…,"unit":"…","checksum":…,"version":"…"}`: the sample in its unit, and what the results of the
-//! jobs add up to. The peers in `benches/peers` are built with this very file, so that the work is equal.
+//! `PROGRAM SUBJECT GROUP/CASE --workers 2 --count 100000` prints
+//! `{"subject":"…","case":"…","value":…,"unit":"…","checksum":…,"version":"…"}`: the sample in its unit, and what the
+//! results add up to. The peers in `benches/peers` are built with this very file, so that the work is equal. How a
+//! sample is taken is the business of `timing`.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    env,
-    error::Error,
-    process::ExitCode,
-    time::Instant,
-};
+use std::{collections::BTreeMap, env, error::Error, process::ExitCode};
 
-/// How many jobs go first, unmeasured.
-const WARM_UP: u64 = 1_000;
+/// One that is measured, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject {
+    /// As it is asked for.
+    pub name: &'static str,
+    /// Of the library under test; empty where the system or the compiler is what is measured.
+    pub version: &'static str,
+    /// Runs a case.
+    pub run: Run,
+}
 
-/// What a subject is asked: a case, and its options by name.
+/// What runs a case. The error of one that does not have it is [`unknown_case`].
+pub type Run = fn(&Request) -> Result<Answer, Box<dyn Error>>;
+
+/// What a program is asked: a subject, a case, and its options by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The case, without its group.
+    /// Who is meant.
+    pub subject: String,
+    /// The case, with its group.
     pub case: String,
     /// The options without their dashes.
     options: BTreeMap<String, u64>,
@@ -31,7 +39,7 @@ pub struct Answer {
     pub value: f64,
     /// What the sample counts.
     pub unit: &'static str,
-    /// What the results of the jobs add up to.
+    /// What the results add up to.
     pub checksum: u64,
 }
 
@@ -42,6 +50,7 @@ impl Request {
     ///
     /// Says what is wrong with it.
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let subject = arguments.next().ok_or("which subject?")?;
         let case = arguments.next().ok_or("which case?")?;
         let mut options = BTreeMap::new();
         while let Some(argument) = arguments.next() {
@@ -50,7 +59,7 @@ impl Request {
             let value = value.parse().map_err(|why| format!("--{name} {value}: {why}"))?;
             options.insert(name.to_owned(), value);
         }
-        Ok(Self { case, options })
+        Ok(Self { subject, case, options })
     }
 
     /// The value of an option that the case needs.
@@ -64,8 +73,10 @@ impl Request {
     }
 }
 
-/// The `main` of a subject, behind whatever its library wants to come first: answers the request on the command line.
-pub fn answer(version: &str, run: impl FnOnce(&Request) -> Result<Answer, Box<dyn Error>>) -> ExitCode {
+/// The `main` of a program with these subjects, behind whatever its library wants to come first: answers the request
+/// on the command line.
+#[must_use]
+pub fn answer(subjects: &[Subject]) -> ExitCode {
     let request = match Request::parse(env::args().skip(1)) {
         Ok(request) => request,
         Err(why) => {
@@ -73,9 +84,9 @@ pub fn answer(version: &str, run: impl FnOnce(&Request) -> Result<Answer, Box<dy
             return ExitCode::from(2);
         }
     };
-    match run(&request) {
-        Ok(answer) => {
-            println!("{}", answer.line(&request.case, version));
+    match line(&request, subjects) {
+        Ok(line) => {
+            println!("{line}");
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -85,12 +96,23 @@ pub fn answer(version: &str, run: impl FnOnce(&Request) -> Result<Answer, Box<dy
     }
 }
 
-impl Answer {
-    /// The line that is printed. The texts are names and versions: nothing in them needs escaping.
-    fn line(&self, case: &str, version: &str) -> String {
-        let Self { value, unit, checksum } = self;
-        format!(r#"{{"case":"{case}","value":{value},"unit":"{unit}","checksum":{checksum},"version":"{version}"}}"#)
-    }
+/// The line that answers the request. The texts in it are names and versions: nothing needs escaping.
+fn line(request: &Request, subjects: &[Subject]) -> Result<String, Box<dyn Error>> {
+    let Request { subject: asked, case, .. } = request;
+    let subject = subjects.iter().find(|subject| subject.name == asked);
+    let Subject { name, version, run } = subject.ok_or_else(|| format!("no subject {asked} here"))?;
+    let Answer { value, unit, checksum } = run(request)?;
+    Ok(format!(
+        r#"{{"subject":"{name}","case":"{case}","value":{value},"unit":"{unit}","checksum":{checksum},"version":"{version}"}}"#
+    ))
+}
+
+/// The version of a dependency in the text of a lock file; empty if it is not there.
+#[must_use]
+pub fn version_in(lock_file: &'static str, dependency: &str) -> &'static str {
+    let head = format!("name = \"{dependency}\"\nversion = \"");
+    let tail = lock_file.split_once(&head).map_or("", |(_, tail)| tail);
+    tail.split('"').next().unwrap_or_default()
 }
 
 /// The error of a subject that is asked for a case which it does not have.
@@ -99,55 +121,8 @@ pub fn unknown_case() -> Box<dyn Error> {
     "no such case".into()
 }
 
-/// Jobs per second: warms up, then times `--jobs` of them. `run` takes a number of jobs and gives the sum of their
-/// results.
-///
-/// # Errors
-///
-/// What `run` returns, and a missing option.
-pub fn throughput<E: Into<Box<dyn Error>>>(
-    request: &Request,
-    mut run: impl FnMut(u64) -> Result<u64, E>,
-) -> Result<Answer, Box<dyn Error>> {
-    let jobs: u64 = request.option("jobs")?;
-    run(WARM_UP).map_err(Into::into)?;
-    let begun = Instant::now();
-    let checksum = run(jobs).map_err(Into::into)?;
-    Ok(Answer { value: jobs as f64 / begun.elapsed().as_secs_f64(), unit: "jobs/s", checksum })
-}
-
-/// Submits the jobs `0..jobs`, at most `window` of them in flight: once it is full, the oldest is awaited before the
-/// next is submitted. Gives the sum of the results.
-///
-/// # Errors
-///
-/// The first of `submit` or `wait`.
-pub fn windowed<H, E>(
-    jobs: u64,
-    window: usize,
-    mut submit: impl FnMut(u64) -> Result<H, E>,
-    mut wait: impl FnMut(H) -> Result<u64, E>,
-) -> Result<u64, E> {
-    let mut in_flight = VecDeque::with_capacity(window);
-    let mut sum = 0_u64;
-    for job in 0..jobs {
-        if in_flight.len() >= window
-            && let Some(oldest) = in_flight.pop_front()
-        {
-            sum = sum.wrapping_add(wait(oldest)?);
-        }
-        in_flight.push_back(submit(job)?);
-    }
-    for handle in in_flight {
-        sum = sum.wrapping_add(wait(handle)?);
-    }
-    Ok(sum)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
 
     /// Parses a command line.
@@ -156,50 +131,34 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_a_case_and_numbers() {
-        let request = parse("tiny_oneway --workers 2 --jobs 300").unwrap();
-        assert_eq!(request.case, "tiny_oneway");
-        assert_eq!((request.option("workers"), request.option("jobs")), (Ok(2_usize), Ok(300_u64)));
+    fn requests_are_a_subject_a_case_and_numbers() {
+        let request = parse("std pool/tiny_oneway --workers 2 --count 300").unwrap();
+        assert_eq!((request.subject.as_str(), request.case.as_str()), ("std", "pool/tiny_oneway"));
+        assert_eq!((request.option("workers"), request.option("count")), (Ok(2_usize), Ok(300_u64)));
         assert_eq!(request.option::<u64>("window"), Err("--window is needed".into()));
-        assert_eq!(request.option::<u8>("jobs"), Err("--jobs 300: out of range".into()));
-        for line in ["", "case jobs", "case --jobs", "case --jobs many"] {
+        assert_eq!(request.option::<u8>("count"), Err("--count 300: out of range".into()));
+        for line in ["", "std", "std a/b count", "std a/b --count", "std a/b --count many"] {
             assert!(parse(line).is_err(), "{line}");
         }
     }
 
     #[test]
-    fn answers_are_one_line() {
-        let answer = Answer { value: 2.5, unit: "jobs/s", checksum: 7 };
-        let expected = r#"{"case":"c","value":2.5,"unit":"jobs/s","checksum":7,"version":"1.0"}"#;
-        assert_eq!(answer.line("c", "1.0"), expected);
+    fn versions_are_read_from_a_lock_file() {
+        let text =
+            "[[package]]\nname = \"a-b\"\nversion = \"1.2.3\"\n\n[[package]]\nname = \"b\"\nversion = \"4.0.0\"\n";
+        assert_eq!((version_in(text, "a-b"), version_in(text, "b"), version_in(text, "a")), ("1.2.3", "4.0.0", ""));
     }
 
     #[test]
-    fn the_window_is_kept_and_the_oldest_awaited() {
-        let (in_flight, most, next) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        let submit = |job: u64| {
-            in_flight.set(in_flight.get() + 1);
-            most.set(in_flight.get().max(most.get()));
-            Ok::<_, ()>(job)
-        };
-        let wait = |job: u64| {
-            assert_eq!(job, next.replace(job + 1));
-            in_flight.set(in_flight.get() - 1);
-            Ok(job + 1)
-        };
-        assert_eq!(windowed(100, 8, submit, wait), Ok(5050));
-        assert_eq!((most.get(), in_flight.get()), (8, 0));
-    }
-
-    #[test]
-    fn the_warm_up_does_not_count() {
-        let request = parse("case --jobs 5000").unwrap();
-        let mut runs = Vec::new();
-        let run = |jobs| {
-            runs.push(jobs);
-            Ok::<_, String>(jobs)
-        };
-        assert_eq!(throughput(&request, run).unwrap().checksum, 5000);
-        assert_eq!(runs, [WARM_UP, 5000]);
+    fn the_subject_that_was_asked_answers_in_one_line() {
+        let good: Run = |_| Ok(Answer { value: 2.5, unit: "jobs/s", checksum: 7 });
+        let subjects = [
+            Subject { name: "none", version: "", run: |_| Err(unknown_case()) },
+            Subject { name: "a", version: "1.0", run: good },
+        ];
+        let expected = r#"{"subject":"a","case":"g/c","value":2.5,"unit":"jobs/s","checksum":7,"version":"1.0"}"#;
+        assert_eq!(line(&parse("a g/c").unwrap(), &subjects).unwrap(), expected);
+        assert_eq!(line(&parse("none g/c").unwrap(), &subjects).unwrap_err().to_string(), "no such case");
+        assert_eq!(line(&parse("b g/c").unwrap(), &subjects).unwrap_err().to_string(), "no subject b here");
     }
 }

@@ -1,4 +1,15 @@
-//! What the programs of this package share. Each of them is a subject of `cargo xtask bench`: `src/bin/GROUP.rs`
-//! answers the cases of the group that it is named after.
+//! What the programs of this package share. Each is named after a group of cases and answers for the subjects that need
+//! no package of their own: this project's, and those that it is held against, the kernel's and the standard library's.
 
+pub mod ballast;
+pub mod forked;
 pub mod frame;
+pub mod place;
+pub mod shared;
+pub mod timing;
+
+/// The version of a dependency, as the lock file has it.
+#[must_use]
+pub fn version_of(dependency: &str) -> &'static str {
+    frame::version_in(include_str!("../../Cargo.lock"), dependency)
+}

@@ -1,12 +1,12 @@
-//! What the programs of this package share: the same frame as ours, and a way to tell their library's version.
+//! What the programs of this package share: the same frame and timing as ours, and a way to tell their library's version.
 
 #[path = "../../src/frame.rs"]
 pub mod frame;
+#[path = "../../src/timing.rs"]
+pub mod timing;
 
 /// The version of a dependency, as the lock file has it.
 #[must_use]
 pub fn version_of(dependency: &str) -> &'static str {
-    let head = format!("name = \"{dependency}\"\nversion = \"");
-    let tail = include_str!("../Cargo.lock").split_once(&head).map_or("", |(_, tail)| tail);
-    tail.split('"').next().unwrap_or_default()
+    frame::version_in(include_str!("../Cargo.lock"), dependency)
 }

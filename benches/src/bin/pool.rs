@@ -3,14 +3,22 @@
 use std::{error::Error, process::ExitCode};
 
 use billiard::Pool;
-use billiard_benches::frame::{self, Answer, Request};
+use billiard_benches::{
+    frame::{self, Answer, Request, Subject},
+    timing,
+};
 
 fn main() -> ExitCode {
     billiard::init();
-    frame::answer(env!("CARGO_PKG_VERSION"), |request| match request.case.as_str() {
-        "tiny_oneway" => tiny_oneway(request),
+    frame::answer(&[Subject { name: "billiard-rs", version: env!("CARGO_PKG_VERSION"), run: ours }])
+}
+
+/// This project's pool.
+fn ours(request: &Request) -> Result<Answer, Box<dyn Error>> {
+    match request.case.as_str() {
+        "pool/tiny_oneway" => tiny_oneway(request),
         _ => Err(frame::unknown_case()),
-    })
+    }
 }
 
 /// A job that does next to nothing.
@@ -22,8 +30,8 @@ fn increment(x: u64) -> u64 {
 fn tiny_oneway(request: &Request) -> Result<Answer, Box<dyn Error>> {
     let window = request.option("window")?;
     let pool = Pool::builder().workers(request.option("workers")?).build()?;
-    frame::throughput(request, |jobs| {
-        frame::windowed::<_, billiard::Error>(
+    timing::throughput(request, "jobs/s", |jobs| {
+        timing::windowed::<_, billiard::Error>(
             jobs,
             window,
             |job| Ok(pool.apply_async(increment, job)?),

@@ -58,7 +58,7 @@ impl Record {
         match outcome {
             Outcome::Sample { value, version } => {
                 self.samples.push(value);
-                self.version = Some(version);
+                self.version = version;
             }
             Outcome::Capped => {
                 self.capped = true;
@@ -82,6 +82,7 @@ impl Record {
             lower_quartile: summary.map(|summary| summary.lower_quartile),
             upper_quartile: summary.map(|summary| summary.upper_quartile),
             advantage_of_ours: ours.and_then(|ours| self.advantage_of(ours, case)),
+            aim: entrant.aim,
             version: self.version.clone(),
             capped: self.capped,
             note: self.note.clone(),
@@ -100,11 +101,11 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::case::CASES;
+    use crate::bench::cases::pool::CASES;
 
     /// A sample of this size.
     fn sample(value: f64) -> Outcome {
-        Outcome::Sample { value, version: "1".into() }
+        Outcome::Sample { value, version: Some("1".into()) }
     }
 
     #[test]

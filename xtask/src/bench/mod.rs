@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: ours beside what would be used instead, measured in the same minutes on the same machine.
 //!
-//! `case` says what is measured and `subject` who, both as data; `prepare` and `python` bring the subjects about;
+//! `case` and `cases` say what is measured and `subject` who, both as data; `prepare` and `python` bring the subjects about;
 //! `measure` runs the rounds; `report` and `render` show what came of it.
 
 mod case;
+mod cases;
 mod machine;
 mod measure;
 mod options;
@@ -95,8 +96,9 @@ fn left_out(options: &Options, subjects: &Subjects) -> Vec<String> {
 fn measure_case(case: &Case, options: &Options, subjects: &Subjects) -> Result<Vec<Row>> {
     let can_run = |(entrant, program): (_, Result<_, _>)| program.is_ok().then_some(entrant);
     let entrants: Vec<_> = asked_for(case, options, subjects).filter_map(can_run).collect();
+    let is_ours = |entrant: &Entrant| entrant.subject.kind == Kind::Ours;
     ensure!(
-        entrants.iter().any(|entrant| entrant.subject.kind == Kind::Ours),
+        entrants.iter().copied().any(is_ours) || !case.entrants.iter().any(is_ours),
         "no program of ours for {}",
         case.full_name()
     );
@@ -106,13 +108,13 @@ fn measure_case(case: &Case, options: &Options, subjects: &Subjects) -> Result<V
         number += 1;
         let subject = entrant.subject;
         let program = subjects.command(subject, case.group).map_err(anyhow::Error::msg)?;
-        let outcome = subject::run_once(program, case, options.jobs(entrant))?;
+        let outcome = subject::run_once(program, case, subject, options.count(entrant))?;
         let shown = match &outcome {
             Outcome::Sample { value, .. } => format!("{} {}", render::figure(*value), case.unit),
             Outcome::Capped => format!("still running after {:?}: killed", case.cap),
             Outcome::Failed(why) => format!("failed: {why}"),
         };
-        eprintln!("[{number:>3}/{runs}] {} {:<16} {shown}", case.full_name(), subject.name);
+        eprintln!("[{number:>3}/{runs}] {} {:<26} {shown}", case.full_name(), subject.name);
         Ok(outcome)
     })
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 
 use super::{
-    case::{CASES, Case, Entrant},
+    case::{Case, Entrant},
+    cases,
     subject::Kind,
 };
 
@@ -17,8 +18,9 @@ Usage: cargo xtask bench [OPTIONS]
 
 Options:
   --quick           three rounds of small runs instead of nine of full ones
-  --only NAME…      these groups or cases only (pool, pool/tiny_oneway)
-  --peers WHICH     beside ours: all, rust, python or none (default: all)
+  --only NAME…      these groups or cases only (context, pool/tiny_oneway)
+  --peers WHICH     beside ours: all, rust (with the system's limits), python or none
+                    (default: all)
   --out DIR         where report.json and report.md go (default: bench/ in cargo's target folder)
   --list            name the cases and their subjects, and stop
 ";
@@ -43,7 +45,7 @@ pub(crate) struct Options {
 pub(crate) enum Peers {
     /// Everybody.
     All,
-    /// The crates.
+    /// The crates, the standard library, the system.
     Rust,
     /// Python's.
     Python,
@@ -72,7 +74,7 @@ impl Options {
             }
         }
         let meant = |case: &&Case| filters.is_empty() || filters.iter().any(|filter| case.is_meant_by(filter));
-        options.cases = CASES.iter().filter(meant).collect();
+        options.cases = cases::all().filter(meant).collect();
         Ok(options)
     }
 
@@ -81,9 +83,9 @@ impl Options {
         if self.quick { 3 } else { 9 }
     }
 
-    /// How many jobs a run of `entrant` has.
-    pub(crate) fn jobs(&self, entrant: &Entrant) -> u64 {
-        if self.quick { entrant.quick_jobs } else { entrant.jobs }
+    /// How much a run of `entrant` does.
+    pub(crate) fn count(&self, entrant: &Entrant) -> u64 {
+        if self.quick { entrant.quick_count } else { entrant.count }
     }
 }
 
@@ -103,7 +105,7 @@ impl Peers {
     pub(crate) fn include(self, kind: Kind) -> bool {
         match kind {
             Kind::Ours => true,
-            Kind::Crate => matches!(self, Self::All | Self::Rust),
+            Kind::Ground | Kind::Crate => matches!(self, Self::All | Self::Rust),
             Kind::PythonStandard | Kind::PythonPackage => matches!(self, Self::All | Self::Python),
         }
     }
@@ -111,7 +113,7 @@ impl Peers {
 
 /// The name, if a group or a case has it.
 fn known(name: String) -> Result<String, lexopt::Error> {
-    if CASES.iter().any(|case| case.is_meant_by(&name)) {
+    if cases::all().any(|case| case.is_meant_by(&name)) {
         return Ok(name);
     }
     Err(lexopt::Error::from(format!("no group or case `{name}`: `--list` names them")))
@@ -121,14 +123,15 @@ fn known(name: String) -> Result<String, lexopt::Error> {
 fn list() -> String {
     let line = |case: &Case| {
         let subjects: Vec<_> = case.entrants.iter().map(|entrant| entrant.subject.name).collect();
-        format!("{:<20}{}\n", case.full_name(), subjects.join(", "))
+        format!("{:<36}{}\n", case.full_name(), subjects.join(", "))
     };
-    CASES.iter().map(line).collect()
+    cases::all().map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::cases::pool::CASES;
 
     /// Parses a command line.
     fn parse(line: &str) -> Result<Options, lexopt::Error> {
@@ -138,9 +141,9 @@ mod tests {
     #[test]
     fn everything_by_default() {
         let options = parse("").unwrap();
-        assert_eq!((options.cases.len(), options.peers, options.rounds()), (CASES.len(), Peers::All, 9));
+        assert_eq!((options.cases.len(), options.peers, options.rounds()), (cases::all().count(), Peers::All, 9));
         assert!(options.out.is_none() && options.print.is_none());
-        assert_eq!(options.jobs(&CASES[0].entrants[0]), CASES[0].entrants[0].jobs);
+        assert_eq!(options.count(&CASES[0].entrants[0]), CASES[0].entrants[0].count);
     }
 
     #[test]
@@ -149,7 +152,7 @@ mod tests {
         assert!(options.cases.iter().all(|case| case.group == "pool"));
         assert_eq!((options.rounds(), options.peers), (3, Peers::Rust));
         assert_eq!(options.out, Some(PathBuf::from("some/where")));
-        assert_eq!(options.jobs(&CASES[0].entrants[0]), CASES[0].entrants[0].quick_jobs);
+        assert_eq!(options.count(&CASES[0].entrants[0]), CASES[0].entrants[0].quick_count);
         assert!(parse("--list").unwrap().print.unwrap().contains("pool/tiny_oneway"));
     }
 
@@ -164,11 +167,11 @@ mod tests {
 
     #[test]
     fn peers_never_leave_ours_out() {
-        let kinds = [Kind::Ours, Kind::Crate, Kind::PythonStandard, Kind::PythonPackage];
+        let kinds = [Kind::Ours, Kind::Ground, Kind::Crate, Kind::PythonStandard, Kind::PythonPackage];
         let taking_part = |peers: Peers| kinds.map(|kind| peers.include(kind));
-        assert_eq!(taking_part(Peers::All), [true; 4]);
-        assert_eq!(taking_part(Peers::Rust), [true, true, false, false]);
-        assert_eq!(taking_part(Peers::Python), [true, false, true, true]);
-        assert_eq!(taking_part(Peers::None), [true, false, false, false]);
+        assert_eq!(taking_part(Peers::All), [true; 5]);
+        assert_eq!(taking_part(Peers::Rust), [true, true, true, false, false]);
+        assert_eq!(taking_part(Peers::Python), [true, false, false, true, true]);
+        assert_eq!(taking_part(Peers::None), [true, false, false, false, false]);
     }
 }

@@ -26,16 +26,16 @@ type Available<T> = Result<T, String>;
 /// The subjects' programs, as far as they can be had.
 #[derive(Debug)]
 pub(crate) struct Subjects {
-    /// Ours, one for each group.
-    ours: Programs,
+    /// The workspace's, one for each group.
+    own: Programs,
     /// The crates', each named after its crate.
     crates: Available<Programs>,
     /// Python by itself.
     python: Available<Python>,
     /// The program of a Python that has the packages.
     python_with_packages: Available<PathBuf>,
-    /// What Python runs.
-    python_script: PathBuf,
+    /// Where Python finds what it runs.
+    python_folder: PathBuf,
 }
 
 impl Subjects {
@@ -49,10 +49,11 @@ impl Subjects {
             .collect();
         let wanted = |kind| if present.contains(&kind) { Ok(()) } else { Err("not asked for".to_owned()) };
         let folder = workspace.root.join("benches/peers");
+        let python_folder = folder.join("python");
         let target = workspace.target.join("bench");
 
         eprintln!("building ours");
-        let ours = build(workspace.cargo(["build", "--release", "--locked", "-p", "billiard-benches", "--bins"]))
+        let own = build(workspace.cargo(["build", "--release", "--locked", "-p", "billiard-benches", "--bins"]))
             .context("building ours")?;
         let crates = wanted(Kind::Crate).and_then(|()| {
             eprintln!("building the crates beside ours");
@@ -62,25 +63,24 @@ impl Subjects {
             .or_else(|_| wanted(Kind::PythonPackage))
             .and_then(|()| Python::find().map_err(reason));
         let python_with_packages = wanted(Kind::PythonPackage).and_then(|()| {
-            let requirements = folder.join("python/requirements.txt");
+            let requirements = python_folder.join("requirements.txt");
             python.as_ref().map_err(String::clone)?.environment(&target.join("venv"), &requirements).map_err(reason)
         });
-        let python_script = folder.join("python/subject.py");
-        Ok(Self { ours, crates, python, python_with_packages, python_script })
+        Ok(Self { own, crates, python, python_with_packages, python_folder })
     }
 
     /// The command that runs `subject` for cases of `group`; an error says why it cannot be had.
     pub(crate) fn command(&self, subject: &Subject, group: &str) -> Available<Command> {
         match subject.kind {
-            Kind::Ours => program_named(&self.ours, group),
+            Kind::Ours | Kind::Ground => program_named(&self.own, group),
             Kind::Crate => program_named(self.crates.as_ref().map_err(String::clone)?, subject.name),
             Kind::PythonStandard => {
                 let python = self.python.as_ref().map_err(String::clone)?;
-                Ok(self.python_command(&python.program, subject))
+                Ok(self.python_command(&python.program))
             }
             Kind::PythonPackage => {
                 let program = self.python_with_packages.as_ref().map_err(String::clone)?;
-                Ok(self.python_command(program, subject))
+                Ok(self.python_command(program))
             }
         }
     }
@@ -90,10 +90,11 @@ impl Subjects {
         self.python.as_ref().ok().map(|python| python.version.clone())
     }
 
-    /// The command by which this Python runs `subject`.
-    fn python_command(&self, program: &Path, subject: &Subject) -> Command {
+    /// The command by which this Python runs its subjects. Their children import what they run: compiled once, and not
+    /// again by each, whatever the user's habits are.
+    fn python_command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.arg(&self.python_script).arg(subject.name);
+        command.args(["-m", "subjects"]).env("PYTHONPATH", &self.python_folder).env_remove("PYTHONDONTWRITEBYTECODE");
         command
     }
 }

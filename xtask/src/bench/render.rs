@@ -12,7 +12,8 @@ use super::{
 const METHOD: &str = "
 Every sample is a fresh process that warms up first and measures itself. In each round every subject runs once, in an
 order that rotates from round to round. The last column is the median of the ratios taken within the rounds: how many
-times better ours is; below one, ours is behind. Results are verified: a wrong sum fails the run.
+times better or worse ours is, and how many times worse it may be where the project has an aim. Results are verified: a
+wrong sum fails the run.
 ";
 
 /// The columns of a case's table.
@@ -22,7 +23,7 @@ const COLUMNS: [(&str, Align); 6] = [
     ("median", Align::Right),
     ("quartiles", Align::Right),
     ("samples", Align::Right),
-    ("ours, times better", Align::Right),
+    ("ours is", Align::Right),
 ];
 
 impl Report {
@@ -53,8 +54,10 @@ impl Report {
             };
             let options: Vec<_> = case.options.iter().map(|(name, value)| format!("{name} {value}")).collect();
             let _ = writeln!(text, "\n## {}\n\n{} In {}; {}.", case.full_name(), case.question, case.unit, better);
-            let _ = writeln!(text, "Every subject: {}.\n", options.join(", "));
-            let _ = writeln!(text, "{}", table::markdown(&COLUMNS, &self.cells(case)));
+            if !options.is_empty() {
+                let _ = writeln!(text, "Every subject: {}.", options.join(", "));
+            }
+            let _ = writeln!(text, "\n{}", table::markdown(&COLUMNS, &self.cells(case)));
             for row in self.rows_of(case) {
                 let _ = writeln!(text, "- {}: {}.", row.subject, row.way);
             }
@@ -91,8 +94,23 @@ fn cells(row: &Row) -> [String; COLUMNS.len()] {
         row.median.map_or_else(absent, figure),
         quartiles.map_or_else(absent, |(lower, upper)| format!("{} … {}", figure(lower), figure(upper))),
         row.samples.len().to_string(),
-        row.advantage_of_ours.map_or_else(absent, |times| format!("{}×", figure(times))),
+        row.advantage_of_ours.map_or_else(absent, |times| comparison(times, row.aim)),
     ]
+}
+
+/// How ours compares, in words, with the aim that it has there.
+fn comparison(advantage: f64, aim: Option<f64>) -> String {
+    let mut text = match advantage {
+        better if better >= 1.0 => format!("{}× better", figure(better)),
+        worse => format!("{}× worse", figure(1.0 / worse)),
+    };
+    match aim {
+        Some(times) if times > 1.0 => write!(text, " (aim: at most {times}×)"),
+        Some(_) => write!(text, " (aim: not worse)"),
+        None => Ok(()),
+    }
+    .unwrap_or_default(); // a String takes all
+    text
 }
 
 /// A figure with three digits that count, and its thousands apart.
@@ -119,7 +137,7 @@ pub(super) fn figure(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{case::CASES, report::tests::report};
+    use crate::bench::{cases::pool::CASES, report::tests::report};
 
     #[test]
     fn figures_keep_three_digits() {
@@ -138,12 +156,20 @@ mod tests {
     }
 
     #[test]
+    fn comparisons_say_which_way_and_how_far() {
+        assert_eq!(comparison(32.0, None), "32.0× better");
+        assert_eq!(comparison(0.4, Some(3.0)), "2.50× worse (aim: at most 3×)");
+        assert_eq!(comparison(1.0, Some(1.0)), "1.00× better (aim: not worse)");
+        assert_eq!(comparison(0.8, Some(1.25)), "1.25× worse (aim: at most 1.25×)");
+    }
+
+    #[test]
     fn the_summary_shows_every_subject() {
         let expected = "\
 pool/tiny_oneway (jobs/s, higher is better)
-subject             version  median      quartiles  samples  ours, times better
-billiard-rs         0.1.0     1,100  1,050 … 1,150        3                   –
-procspawn (capped)  –             –              –        0                   –
+subject             version  median      quartiles  samples  ours is
+billiard-rs         0.1.0     1,100  1,050 … 1,150        3        –
+procspawn (capped)  –             –              –        0        –
 procspawn: still running after 60s
 ";
         assert_eq!(report().summary(&CASES[0]), expected);

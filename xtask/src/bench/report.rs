@@ -46,7 +46,10 @@ pub(crate) struct Row {
     /// How many times better ours is than this: the median of the ratios taken round by round. Above one, ours is
     /// ahead. Null for ours itself.
     pub(crate) advantage_of_ours: Option<f64>,
-    /// The version of the library.
+    /// How many times worse than this ours may be, where that is an aim of the project: then the advantage is to be at
+    /// least one in so many.
+    pub(crate) aim: Option<f64>,
+    /// The version of the library; null where the system or the compiler is what was measured.
     pub(crate) version: Option<String>,
     /// Whether a run was killed at the cap.
     pub(crate) capped: bool,
@@ -80,7 +83,7 @@ pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::bench::case::CASES;
+    use crate::bench::cases::pool::CASES;
 
     /// A report of two rows on the first case: ours, and one that was capped at once.
     pub(crate) fn report() -> Report {
@@ -96,6 +99,7 @@ pub(super) mod tests {
             lower_quartile: Some(1050.0),
             upper_quartile: Some(1150.0),
             advantage_of_ours: None,
+            aim: None,
             version: Some("0.1.0".into()),
             capped: false,
             note: None,

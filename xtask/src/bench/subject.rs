@@ -1,8 +1,9 @@
 //! Who is measured, and the protocol between xtask and a subject.
 //!
-//! A run of a subject is a fresh process: `PROGRAM CASE --workers W --window K --jobs N`. It warms up, measures inside
-//! itself, and prints one line of JSON: `{"case": …, "value": …, "unit": …, "checksum": …, "version": …}`. The value is
-//! the sample, in the case's unit; the checksum is what the jobs' results add up to, so that work left out is seen.
+//! A run of a subject is a fresh process: `PROGRAM SUBJECT GROUP/CASE --workers W --window K --count N`. It warms up,
+//! measures inside itself, and prints one line of JSON:
+//! `{"subject": …, "case": …, "value": …, "unit": …, "checksum": …, "version": …}`. The value is the sample, in the
+//! case's unit; the checksum is what the results add up to, so that work left out is seen.
 
 use std::process::Command;
 
@@ -26,6 +27,9 @@ pub(crate) struct Subject {
 pub(crate) enum Kind {
     /// This workspace's own: the program of `benches/` that is named after the group.
     Ours,
+    /// What ours stands on or could be built from without a package of its own kind: the kernel, the C library, the
+    /// standard library, a lock. The group's program answers for it too, so that what differs is the subject alone.
+    Ground,
     /// A crate: the program of `benches/peers/` that is named after it.
     Crate,
     /// A module of Python's standard library.
@@ -34,18 +38,55 @@ pub(crate) enum Kind {
     PythonPackage,
 }
 
+impl Subject {
+    /// A subject.
+    const fn new(name: &'static str, kind: Kind) -> Self {
+        Self { name, kind }
+    }
+}
+
 /// This project.
-pub(crate) const OURS: Subject = Subject { name: "billiard-rs", kind: Kind::Ours };
+pub(crate) static OURS: Subject = Subject::new("billiard-rs", Kind::Ours);
 /// The Python package that this project is named after.
-pub(crate) const BILLIARD: Subject = Subject { name: "billiard", kind: Kind::PythonPackage };
+pub(crate) static BILLIARD: Subject = Subject::new("billiard", Kind::PythonPackage);
 /// Python's own.
-pub(crate) const MULTIPROCESSING: Subject = Subject { name: "multiprocessing", kind: Kind::PythonStandard };
+pub(crate) static MULTIPROCESSING: Subject = Subject::new("multiprocessing", Kind::PythonStandard);
+/// Python's own, children forked off the program.
+pub(crate) static MULTIPROCESSING_FORK: Subject = Subject::new("multiprocessing:fork", Kind::PythonStandard);
+/// Python's own, children forked off a server.
+pub(crate) static MULTIPROCESSING_FORKSERVER: Subject =
+    Subject::new("multiprocessing:forkserver", Kind::PythonStandard);
+/// Python's own, children executed afresh.
+pub(crate) static MULTIPROCESSING_SPAWN: Subject = Subject::new("multiprocessing:spawn", Kind::PythonStandard);
 /// A crate with a pool of processes.
-pub(crate) const PROCSPAWN: Subject = Subject { name: "procspawn", kind: Kind::Crate };
+pub(crate) static PROCSPAWN: Subject = Subject::new("procspawn", Kind::Crate);
+/// Rust's standard library.
+pub(crate) static STD: Subject = Subject::new("std", Kind::Ground);
+/// What the kernel takes to copy a small process, end it and reap it.
+pub(crate) static FORK: Subject = Subject::new("limit:fork", Kind::Ground);
+/// What it takes until the copy of a small process has written a byte.
+pub(crate) static FORK_BYTE: Subject = Subject::new("limit:fork-byte", Kind::Ground);
+/// What the kernel takes to copy the parent, end the copy and reap it.
+pub(crate) static FORK_HERE: Subject = Subject::new("limit:fork-here", Kind::Ground);
+/// What the C library takes to execute a program.
+pub(crate) static POSIX_SPAWN: Subject = Subject::new("limit:posix_spawn", Kind::Ground);
+
+/// The C library's mutex between processes.
+pub(crate) static PTHREAD: Subject = Subject::new("pthread", Kind::Ground);
+/// The same that survives its owner.
+pub(crate) static PTHREAD_ROBUST: Subject = Subject::new("pthread-robust", Kind::Ground);
+/// The C library's semaphore between processes.
+pub(crate) static SEM_T: Subject = Subject::new("sem_t", Kind::Ground);
+/// What the kernel takes to put to sleep and to wake.
+pub(crate) static FUTEX: Subject = Subject::new("limit:futex", Kind::Ground);
+/// A crate with locks between threads.
+pub(crate) static PARKING_LOT: Subject = Subject::new("parking_lot", Kind::Ground);
 
 /// What a subject prints.
 #[derive(Debug, Deserialize)]
 struct Line {
+    /// Who has run.
+    subject: String,
     /// The case that it has run.
     case: String,
     /// The sample.
@@ -54,7 +95,7 @@ struct Line {
     unit: String,
     /// What the results add up to.
     checksum: u64,
-    /// The version of the library under test.
+    /// The version of the library under test; empty where that is the system or the compiler.
     version: String,
 }
 
@@ -65,8 +106,8 @@ pub(crate) enum Outcome {
     Sample {
         /// In the case's unit.
         value: f64,
-        /// Of the library under test.
-        version: String,
+        /// Of the library under test; none where that is the system or the compiler.
+        version: Option<String>,
     },
     /// It did not end in time and was killed.
     Capped,
@@ -74,18 +115,18 @@ pub(crate) enum Outcome {
     Failed(String),
 }
 
-/// Runs a subject once. An error is a result that cannot be trusted: it spoils the whole run, whoever the subject is.
-pub(crate) fn run_once(mut program: Command, case: &Case, jobs: u64) -> Result<Outcome> {
-    program.arg(case.name).env("RUST_BACKTRACE", "0"); // a failure's reason comes last
-    for (option, value) in case.options.iter().copied().chain([("jobs", jobs)]) {
+/// Runs an entrant once. An error is a result that cannot be trusted: it spoils the whole run, whoever the subject is.
+pub(crate) fn run_once(mut program: Command, case: &Case, subject: &Subject, count: u64) -> Result<Outcome> {
+    program.args([subject.name, &case.full_name()]).env("RUST_BACKTRACE", "0"); // a failure's reason comes last
+    for (option, value) in case.options.iter().copied().chain([("count", count)]) {
         program.args([format!("--{option}"), value.to_string()]);
     }
     let captured = process::capture(&mut program, Some(case.cap))?;
-    judge(captured, case, jobs).with_context(|| process::shown(&program))
+    judge(captured, case, subject, count).with_context(|| process::shown(&program))
 }
 
 /// What a run's end and output amount to.
-fn judge(captured: Captured, case: &Case, jobs: u64) -> Result<Outcome> {
+fn judge(captured: Captured, case: &Case, subject: &Subject, count: u64) -> Result<Outcome> {
     match captured.ended {
         Ended::OverLimit(_) => return Ok(Outcome::Capped),
         Ended::Exited(status) if !status.success() => {
@@ -97,12 +138,13 @@ fn judge(captured: Captured, case: &Case, jobs: u64) -> Result<Outcome> {
     }
     let line: Line = serde_json::from_str(&captured.stdout)
         .with_context(|| format!("not one line of JSON as agreed: {:?}", captured.stdout))?;
-    ensure!(line.case == case.name, "it ran {} instead of {}", line.case, case.name);
+    ensure!(line.subject == subject.name, "{} ran instead of {}", line.subject, subject.name);
+    ensure!(line.case == case.full_name(), "it ran {} instead of {}", line.case, case.full_name());
     ensure!(line.unit == case.unit, "it counted {} instead of {}", line.unit, case.unit);
     ensure!(line.value.is_finite() && line.value > 0.0, "{} {} cannot be", line.value, line.unit);
-    let expected = (case.checksum)(jobs);
+    let expected = (case.checksum)(count);
     ensure!(line.checksum == expected, "wrong results: checksum {} instead of {expected}", line.checksum);
-    Ok(Outcome::Sample { value: line.value, version: line.version })
+    Ok(Outcome::Sample { value: line.value, version: Some(line.version).filter(|version| !version.is_empty()) })
 }
 
 #[cfg(test)]
@@ -110,34 +152,46 @@ mod tests {
     use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
 
     use super::*;
-    use crate::bench::case::CASES;
+    use crate::bench::cases::pool::CASES;
 
-    /// The judgement on four jobs of the first case.
+    /// The judgement on four jobs of ours in the first case.
     fn judged(raw_status: i32, stdout: &str) -> Result<Outcome> {
         let ended = Ended::Exited(ExitStatus::from_raw(raw_status));
         let captured = Captured { ended, stdout: stdout.into(), stderr: "first\nlast\n".into() };
-        judge(captured, &CASES[0], 4)
+        judge(captured, &CASES[0], &OURS, 4)
+    }
+
+    /// A line of ours.
+    fn line(case: &str, value: &str, unit: &str, checksum: u64, version: &str) -> String {
+        format!(
+            r#"{{"subject":"billiard-rs","case":"{case}","value":{value},"unit":"{unit}","checksum":{checksum},"version":"{version}"}}"#
+        )
     }
 
     #[test]
     fn a_right_line_is_a_sample() {
-        let line = r#"{"case":"tiny_oneway","value":2.5e3,"unit":"jobs/s","checksum":10,"version":"1.2"}"#;
-        let sample = Outcome::Sample { value: 2500.0, version: "1.2".into() };
-        assert_eq!(judged(0, &format!("{line}\n")).unwrap(), sample);
-        assert!(judged(0, &format!("{line}\n{line}\n")).is_err(), "two lines");
+        let right = line("pool/tiny_oneway", "2.5e3", "jobs/s", 10, "1.2");
+        let sample = Outcome::Sample { value: 2500.0, version: Some("1.2".into()) };
+        assert_eq!(judged(0, &format!("{right}\n")).unwrap(), sample);
+        assert!(judged(0, &format!("{right}\n{right}\n")).is_err(), "two lines");
+
+        let sample = Outcome::Sample { value: 2500.0, version: None };
+        assert_eq!(judged(0, &line("pool/tiny_oneway", "2500", "jobs/s", 10, "")).unwrap(), sample);
     }
 
     #[test]
     fn wrong_results_spoil_the_run() {
-        for line in [
-            r#"{"case":"tiny_oneway","value":2500,"unit":"jobs/s","checksum":11,"version":""}"#,
-            r#"{"case":"tiny_map","value":2500,"unit":"jobs/s","checksum":10,"version":""}"#,
-            r#"{"case":"tiny_oneway","value":2500,"unit":"s","checksum":10,"version":""}"#,
-            r#"{"case":"tiny_oneway","value":0,"unit":"jobs/s","checksum":10,"version":""}"#,
-            r#"{"case":"tiny_oneway","value":2500,"unit":"jobs/s","checksum":10}"#,
-            "",
+        let right = line("pool/tiny_oneway", "2500", "jobs/s", 10, "1.2");
+        for wrong in [
+            line("pool/tiny_oneway", "2500", "jobs/s", 11, ""),
+            line("pool/tiny_map", "2500", "jobs/s", 10, ""),
+            line("pool/tiny_oneway", "2500", "s", 10, ""),
+            line("pool/tiny_oneway", "0", "jobs/s", 10, ""),
+            right.replace("billiard-rs", "billiard"),
+            right.replace(r#","version":"1.2""#, ""),
+            String::new(),
         ] {
-            assert!(judged(0, line).is_err(), "{line}");
+            assert!(judged(0, &wrong).is_err(), "{wrong}");
         }
     }
 
@@ -150,6 +204,6 @@ mod tests {
     fn a_hang_is_capped() {
         let ended = Ended::OverLimit(Duration::from_secs(60));
         let captured = Captured { ended, stdout: String::new(), stderr: String::new() };
-        assert_eq!(judge(captured, &CASES[0], 4).unwrap(), Outcome::Capped);
+        assert_eq!(judge(captured, &CASES[0], &OURS, 4).unwrap(), Outcome::Capped);
     }
 }

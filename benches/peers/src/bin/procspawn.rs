@@ -3,18 +3,23 @@
 use std::{error::Error, process::ExitCode};
 
 use billiard_peers::{
-    frame::{self, Answer, Request},
-    version_of,
+    frame::{self, Answer, Request, Subject},
+    timing, version_of,
 };
 use procspawn::{Pool, SpawnError};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
     procspawn::init();
-    frame::answer(version_of("procspawn"), |request| match request.case.as_str() {
-        "tiny_oneway" => tiny_oneway(request),
+    frame::answer(&[Subject { name: "procspawn", version: version_of("procspawn"), run }])
+}
+
+/// The cases that it has.
+fn run(request: &Request) -> Result<Answer, Box<dyn Error>> {
+    match request.case.as_str() {
+        "pool/tiny_oneway" => tiny_oneway(request),
         _ => Err(frame::unknown_case()),
-    })
+    }
 }
 
 /// A job that does next to nothing.
@@ -28,8 +33,8 @@ fn tiny_oneway(request: &Request) -> Result<Answer, Box<dyn Error>> {
     let window = request.option("window")?;
     open_as_many_files_as_allowed()?;
     let pool = Pool::new(request.option("workers")?)?;
-    frame::throughput(request, |jobs| {
-        frame::windowed(jobs, window, |job| Ok::<_, SpawnError>(pool.spawn(job, increment)), |handle| handle.join())
+    timing::throughput(request, "jobs/s", |jobs| {
+        timing::windowed(jobs, window, |job| Ok::<_, SpawnError>(pool.spawn(job, increment)), |handle| handle.join())
     })
 }
 
