@@ -1,6 +1,6 @@
 //! The first line of `main`: where a helper or a child turns aside.
 
-use std::os::fd::AsFd;
+use std::{ffi::CStr, os::fd::AsFd};
 
 use billiard_connection::Connection;
 
@@ -9,7 +9,7 @@ use crate::{child, current, guardian, sys};
 /// The argument that makes the program a guardian; its standard input is the control channel.
 pub(crate) const GUARDIAN: &str = "--billiard-guardian";
 /// The argument that makes the program a spawned child; its standard input is the boot channel.
-pub(crate) const CHILD: &str = "--billiard-child";
+pub(crate) const CHILD: &CStr = c"--billiard-child";
 
 /// Makes this program able to start processes. It has to be the first line of `main`.
 ///
@@ -35,9 +35,9 @@ pub fn init() {
             Some(control) => guardian::main(control),
             None => not_by_hand(GUARDIAN),
         },
-        [Some(CHILD)] => match channel() {
+        [Some(argument)] if argument.as_bytes() == CHILD.to_bytes() => match channel() {
             Some(boot) => child::boot(boot),
-            None => not_by_hand(CHILD),
+            None => not_by_hand(argument),
         },
         _ => current::set_initialized(),
     }

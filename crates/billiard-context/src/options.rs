@@ -111,6 +111,8 @@ impl Options {
         let pipe = || io::pipe().map_err(refused("a pipe for a standard stream"));
         let streams = [
             match stdin {
+                // A guardian's own, which its children have from it, leads there already.
+                Stdio::Null if !is_copy => Stream::Keep,
                 Stdio::Pipe => {
                     let (theirs, ours) = pipe()?;
                     pipes.stdin = Some(ours);

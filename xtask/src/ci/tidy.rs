@@ -20,7 +20,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
 /// A Rust file longer than this wants a seam.
 const LINES: usize = 700;
 
-/// Folders that hold nothing of the project's own.
+/// What holds nothing of the project's own.
 const SKIPPED: &[&str] = &[".git", "target", "__pycache__"];
 
 /// Prints every offence, then fails if there was one.
@@ -59,7 +59,8 @@ fn offences_in_files(root: &Path) -> Result<Vec<String>> {
 
 /// Whether the walk goes there.
 fn is_ours(entry: &DirEntry) -> bool {
-    !(entry.file_type().is_dir() && SKIPPED.iter().any(|skipped| entry.file_name() == *skipped))
+    // `.git` is a file where the tree is one of several of a repository.
+    !SKIPPED.iter().any(|skipped| entry.file_name() == *skipped)
 }
 
 /// The offences of one file.

@@ -100,7 +100,7 @@ impl Guardians {
                 // Only the guardian may hold this end, so that its death closes it.
                 let end = theirs;
                 let end = end.as_fd().try_clone_to_owned().map_err(|source| Error::Io { call: "fcntl", source })?;
-                sys::execute(init::GUARDIAN, end, None)
+                sys::execute(init::GUARDIAN, end)
                     .map_err(|source| Error::Start { what: "the program could not execute itself".into(), source })?
             }
             Origin::Template => copy_as_guardian(theirs)?,

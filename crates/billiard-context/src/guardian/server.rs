@@ -21,7 +21,7 @@ use crate::{
     error::PreloadError,
     image::Image,
     init,
-    panics::Print,
+    panics::{self, Print},
     protocol::{self, Body, Boot, FIRST, Hello, Preloaded, Report, Request, Start, StartMethod},
     sys::{self, Forked, Whom},
     task::{Outcome, Task},
@@ -82,7 +82,12 @@ pub(crate) fn main(control: Connection) -> ! {
 
 /// Runs the guardian in a copy of the program. Never returns.
 pub(crate) fn copied(control: Connection) -> ! {
-    run(Server::open_alone(control))
+    // As one that was executed has them.
+    let nowhere = sys::null().and_then(|null| (0..2).try_for_each(|stream| sys::set_stream(null.as_fd(), stream)));
+    match nowhere {
+        Ok(()) => run(Server::open_alone(control)),
+        Err(_) => sys::exit_now(1),
+    }
 }
 
 fn run(server: Option<Server>) -> ! {
@@ -147,6 +152,8 @@ impl Server {
         sys::default_dispositions();
         sys::lead_group(None);
         sys::become_subreaper()?;
+        // What every child would do for itself, and pay for, is done once.
+        let _ = panics::catch(Print::No, || ());
         let own = sys::pidfd_open(std::process::id())?;
         Ok((parent_process, parent, sys::child_signals()?, Hello::Ready(Image::this().identity(), Fd::new(own))))
     }
@@ -384,7 +391,8 @@ fn execute(
     {
         return Err(std::io::Error::new(std::io::ErrorKind::WouldBlock, "the boot channel has no room"));
     }
-    sys::execute(init::CHILD, far.as_fd().try_clone_to_owned()?, Some(environment))
+    // SAFETY: the guardian was checked to have one thread, starts none, and has the default dispositions.
+    unsafe { sys::execute_from_one_thread(init::CHILD, far.as_fd(), environment) }
 }
 
 fn not_started(what: &str, error: &std::io::Error) -> Report {
