@@ -12,7 +12,7 @@ use std::{
 
 use billiard_wire::generation::Generation;
 
-use crate::{Error, Signal, exit::signal_bit, oom, sys};
+use crate::{Error, Signal, TARGET, exit::signal_bit, oom, sys};
 
 /// Who a child is to its starter.
 pub(crate) struct Identity {
@@ -61,6 +61,7 @@ impl Identity {
     ) -> Arc<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         oom::watch(); // from before its end
+        tracing::debug!(target: TARGET, name, pid, daemon, "a process was started");
         let this = Arc::new(Self {
             name,
             daemon,

@@ -20,6 +20,9 @@
 //! }
 //! ```
 //!
+//! What it does can be seen by any subscriber of the crate `tracing`: events of the target `billiard`, starts and ends at the level
+//! debug, the death of a helper process at warn.
+//!
 //! How it works, and what happens when who dies where: `docs/design/guardian.md` in the repository.
 
 mod authkey;
@@ -77,3 +80,6 @@ pub use signal::{NoSuchSignal, Signal};
 pub use starting::Starting;
 pub use stop::{Stop, StopSignals};
 pub use temp_dir::{TempDir, TempDirError};
+
+/// The target of this crate's events.
+const TARGET: &str = "billiard";

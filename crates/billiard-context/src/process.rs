@@ -13,7 +13,7 @@ use billiard_connection::{Connection, FrameReader, Mode};
 use billiard_wire::{Message, attachments::Received, codec};
 
 use crate::{
-    ChildError, Error, Signal,
+    ChildError, Error, Signal, TARGET,
     children::Identity,
     exit::ExitStatus,
     guardian::{Guardian, OF_THE_PROCESS},
@@ -245,7 +245,9 @@ impl<R> Process<R> {
                 },
                 None => break,
             };
-            self.status = Some(status.judged(self.identity.sent(), oom::killed_one_of_ours));
+            let status = status.judged(self.identity.sent(), oom::killed_one_of_ours);
+            tracing::debug!(target: TARGET, name = self.name(), pid = self.pid(), %status, "a process has ended");
+            self.status = Some(status);
         }
         Ok(self.status.clone())
     }

@@ -10,7 +10,7 @@ use billiard_connection::{Connection, Fd, FrameWriter, Mode};
 use billiard_wire::{attachments::Attachments, fault, generation::Generation};
 
 use crate::{
-    Error, Signal,
+    Error, Signal, TARGET,
     error::PreloadError,
     image::Image,
     init,
@@ -84,7 +84,9 @@ impl Guardians {
         if let Some(guardian) = state.current.take() {
             let same_user = guardian.credentials == sys::credentials();
             match guardian.is_dead() {
-                true => {}
+                true => {
+                    tracing::warn!(target: TARGET, "the helper process that starts children has died; another is brought up")
+                }
                 false if same_user => return Ok(state.current.insert(guardian).clone()),
                 false => state.former.push(guardian),
             }
@@ -111,12 +113,15 @@ impl Guardians {
             Origin::Executed | Origin::Template => Ok(pidfd),
         });
         match ready {
-            Ok(pidfd) => Ok(Guardian {
-                control: Mutex::new(control),
-                pidfd,
-                credentials: sys::credentials(),
-                generation: Generation::current(),
-            }),
+            Ok(pidfd) => {
+                tracing::debug!(target: TARGET, pid, "the helper process that starts children is ready");
+                Ok(Guardian {
+                    control: Mutex::new(control),
+                    pidfd,
+                    credentials: sys::credentials(),
+                    generation: Generation::current(),
+                })
+            }
             Err(error) => {
                 let _ = sys::signal(process.as_fd(), Signal::KILL);
                 let _ = sys::wait_readable([process.as_fd()], Some(Instant::now() + PATIENCE));
