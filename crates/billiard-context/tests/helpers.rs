@@ -31,6 +31,10 @@ fn fails(text: String) -> Result<(), RemoteError> {
     Err(RemoteError::msg(text))
 }
 
+fn fails_not(_: ()) -> Result<(), RemoteError> {
+    Ok(())
+}
+
 fn panics(_: ()) -> Result<(), RemoteError> {
     panic!("as planned")
 }
@@ -82,6 +86,14 @@ fn a_context_has_a_helper_process_of_its_own() {
         assert_eq!(context.process(look, ()).start().unwrap().take_result().unwrap(), (7, 71));
     }
     assert_eq!(Context::forkserver().process(look, ()).start().unwrap().take_result().unwrap(), (0, 0));
+
+    // The very first start may ask for nothing.
+    fn variables(_: ()) -> usize {
+        std::env::vars_os().count()
+    }
+    let bare = preloaded(fails_not, ()).unwrap();
+    assert_eq!(bare.process(variables, ()).env_clear().start().unwrap().take_result().unwrap(), 0);
+    drop(bare);
 
     // It dies, and the next start brings up another, which loads again.
     let mut child = context.process(sleeps, ()).start().unwrap();

@@ -44,8 +44,8 @@ struct Server {
     children: HashMap<u32, Child>,
     /// Who has been asked to end and will be made to.
     ending: Vec<Ending>,
-    /// What the environment was set to last.
-    environment: Vec<u8>,
+    /// What the environment was set to last, if it was.
+    environment: Option<Vec<u8>>,
     /// What the limit of open descriptors was before it was raised: the guardian has one for each child.
     descriptor_limit: Option<Rlimit>,
 }
@@ -130,7 +130,7 @@ impl Server {
                     signals,
                     children: HashMap::new(),
                     ending: Vec::new(),
-                    environment: Vec::new(),
+                    environment: None,
                     descriptor_limit: sys::raise_descriptor_limit(),
                 });
             }
@@ -330,10 +330,10 @@ impl Server {
 
     /// The environment of the caller; nearly always the same as before.
     fn set_environment(&mut self, environment: Vec<u8>) {
-        if self.environment != environment {
+        if self.environment.as_ref() != Some(&environment) {
             // SAFETY: the guardian has one thread.
             unsafe { sys::set_environment(&environment) };
-            self.environment = environment;
+            self.environment = Some(environment);
         }
     }
 
