@@ -74,6 +74,34 @@ pub fn is_alive(pid: u32) -> bool {
         .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with(['Z', 'X'])))
 }
 
+/// The letter that the kernel has for what a process does: `T` for a stopped one, `Z` for a zombie. `None` when there is no such process.
+#[must_use]
+pub fn state(pid: u32) -> Option<char> {
+    fs::read_to_string(format!("/proc/{pid}/stat")).ok()?.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// The environment variable that marks whoever descends from a program, wherever that is reparented to.
+const MARK: &str = "BILLIARD_TEST_MARK";
+
+/// The living processes that were executed with `BILLIARD_TEST_MARK` set to this, and those that were forked off them.
+///
+/// # Panics
+///
+/// Without `/proc`.
+#[must_use]
+pub fn marked(mark: &str) -> Vec<u32> {
+    let mark = format!("{MARK}={mark}");
+    fs::read_dir("/proc")
+        .expect("/proc is there")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes()) && is_alive(*pid)
+        })
+        .collect()
+}
+
 /// Looks again and again until `condition` holds; false when it did not within `seconds`.
 #[must_use]
 pub fn eventually(seconds: u64, mut condition: impl FnMut() -> bool) -> bool {

@@ -1,10 +1,18 @@
 //! What the tests share.
 
+mod alarm;
 mod census;
+mod enclosure;
+mod leash;
 pub mod misdeeds;
+mod rounds;
 mod seed;
 mod watchdog;
 
-pub use census::{Census, descendants, eventually, is_alive};
+pub use alarm::end_after;
+pub use census::{Census, descendants, eventually, is_alive, marked, state};
+pub use enclosure::{Enclosure, enclosed, program};
+pub use leash::Leash;
+pub use rounds::rounds;
 pub use seed::Random;
 pub use watchdog::Watchdog;

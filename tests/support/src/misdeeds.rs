@@ -28,3 +28,39 @@ pub fn segfault() -> u32 {
     // SAFETY: none; the process ends here, which is what is tested.
     unsafe { std::ptr::null::<u32>().read_volatile() }
 }
+
+/// Calls itself until the stack is full.
+#[must_use]
+pub fn overflow_the_stack(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    if depth == u64::MAX { 0 } else { overflow_the_stack(depth + 1) + frame[depth as usize % 64] }
+}
+
+/// Makes core files empty from now on, for this process and its descendants.
+pub fn dump_no_core() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is whole.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
+}
+
+/// Forks a process that does nothing until it is killed: out of its parent's group and session when it is `far`, and
+/// then not even its child. Returns in the parent alone. The calling process has one thread.
+pub fn leave_somebody(far: bool) {
+    // SAFETY: this process has one thread, as the caller promises.
+    if unsafe { libc::fork() } != 0 {
+        return;
+    }
+    if far {
+        // SAFETY: always.
+        unsafe { libc::setsid() };
+        // SAFETY: as above.
+        if unsafe { libc::fork() } != 0 {
+            // SAFETY: always.
+            unsafe { libc::_exit(0) };
+        }
+    }
+    loop {
+        // SAFETY: always.
+        unsafe { libc::pause() };
+    }
+}
