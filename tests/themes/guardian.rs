@@ -1,14 +1,16 @@
 //! The helper process is killed and stopped: what runs ends with it, what starts is an error, and the next start works.
 //! One test, since all of it is about the one helper process of this program.
 
-use std::time::Duration;
+use std::{io::PipeWriter, thread, time::Duration};
 
 use billiard::{
-    Context,
+    Context, Fd,
     connection::{Connection, Error as ConnectionError},
-    context::{ChildError, Error, Process},
+    context::{ChildError, Error, ExitStatus, Process},
 };
-use billiard_test_support::{Census, Random, Watchdog, descendants, eventually, is_alive, misdeeds};
+use billiard_test_support::{
+    Census, Leash, Random, Watchdog, descendants, eventually, is_alive, misdeeds, patience, rounds,
+};
 
 billiard::init_for_tests!();
 
@@ -44,10 +46,11 @@ fn start(n: u64) -> Result<Process<u64>, Error> {
 
 #[test]
 fn the_guardian_is_killed_and_stopped() {
-    let _watchdog = Watchdog::start("the_guardian_is_killed_and_stopped", 110);
+    let _watchdog = Watchdog::start("the_guardian_is_killed_and_stopped", patience(110));
     assert_eq!(start(1).unwrap().take_result().unwrap(), 2);
     killed_while_a_child_runs();
     killed_at_random();
+    killed_with_grandchildren();
     stopped_while_a_child_starts();
     lied_to_by_its_child();
     assert!(eventually(10, || Census::take().descendants == 1), "{:?}", descendants(std::process::id()));
@@ -98,6 +101,76 @@ fn killed_at_random() {
     assert!(values > 0 && ended + refused > 0);
     // The last kill may still be on its way.
     assert!(eventually(10, || start(1).is_ok_and(|mut child| child.take_result().is_ok_and(|value| value == 2))));
+    let after = || Census { descendants: before.descendants, ..Census::take() };
+    assert!(eventually(10, || after() == before), "{before:?}, {:?}", after());
+}
+
+/// Has two children of its own in its group, and then ends, or waits.
+fn has_children((leash, end): (Fd<PipeWriter>, bool)) -> u64 {
+    misdeeds::leave_somebody(false);
+    misdeeds::leave_somebody(false);
+    while !end {
+        thread::park();
+    }
+    drop(leash);
+    7
+}
+
+/// How often the guardian is killed at least while children with children of their own start, run and end.
+const KILLS: usize = 30;
+
+fn killed_with_grandchildren() {
+    let before = Census::take();
+    let (mut kills, mut exact, mut unknown, mut refused) = (0, 0, 0, 0);
+    for mut random in rounds("the guardian is killed, its children have children", KILLS, 0.5) {
+        let victim = guardian();
+        let (mut leash, theirs) = Leash::new();
+        thread::scope(|scope| {
+            let delay = Duration::from_micros(random.below(15_000));
+            scope.spawn(move || {
+                thread::sleep(delay);
+                signal(victim, libc::SIGKILL);
+            });
+            let mut children = Vec::new();
+            for n in 0..6 {
+                let context = if n % 2 == 0 { Context::forkserver() } else { Context::spawn() };
+                let end = random.below(2) == 0;
+                match context.process(has_children, (theirs.try_clone().unwrap().into(), end)).start() {
+                    Ok(child) => children.push((end, child)),
+                    Err(Error::GuardianDied | Error::GuardianNotReady { .. }) => refused += 1,
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+            // Before its children are joined: those that wait end by nothing else.
+            assert!(eventually(20, || !is_alive(victim)));
+            for (end, mut child) in children {
+                if !end && child.join_timeout(Duration::from_millis(20)).unwrap().is_none() {
+                    // It was started by the next guardian. So its status is ours to say.
+                    child.kill().unwrap();
+                    assert_eq!(child.join().unwrap().signal(), Some(libc::SIGKILL));
+                    continue;
+                }
+                let status = child.join().unwrap();
+                match child.take_result() {
+                    Ok(value) => assert!(end && value == 7 && (status.success() || status == ExitStatus::unknown())),
+                    Err(ChildError::Signalled(_)) => assert!(status.code().is_none(), "{status}"),
+                    Err(other) => panic!("{other:?}"),
+                }
+                match (status.code(), status.signal()) {
+                    (Some(0), None) if end => exact += 1,
+                    // It is the guardian who would have said how it ended.
+                    (None, None) => unknown += 1,
+                    _ => panic!("{status}, of a child that {}", if end { "ends" } else { "waits" }),
+                }
+            }
+        });
+        drop(theirs);
+        assert!(leash.is_loose_within(20), "a child of a child is left: {:?}", descendants(std::process::id()));
+        assert_eq!(start(9).unwrap().take_result().unwrap(), 18, "the next start works");
+        kills += 1;
+    }
+    println!("{kills} kills: {exact} exact statuses, {unknown} unknown, {refused} starts refused");
+    assert!(exact > 0 && unknown > 0);
     let after = || Census { descendants: before.descendants, ..Census::take() };
     assert!(eventually(10, || after() == before), "{before:?}, {:?}", after());
 }

@@ -1,12 +1,14 @@
 //! Nothing outlives the program.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use billiard_test_support::{Random, Watchdog, descendants, eventually, is_alive};
+use billiard_test_support::{Watchdog, descendants, enclosed, eventually, is_alive, marked, patience, program, rounds};
 
 fn spinning() -> Child {
     Command::new(env!("CARGO_BIN_EXE_child-spinning")).stdout(Stdio::piped()).spawn().expect("the helper program runs")
@@ -38,34 +40,47 @@ fn a_killed_program_leaves_nobody() {
     println!("the last of {} descendants was gone {:?} after the kill", family.len(), killed.elapsed());
 }
 
-#[test]
-fn a_program_killed_at_any_instant_leaves_nobody() {
-    let _watchdog = Watchdog::start("a_program_killed_at_any_instant_leaves_nobody", 100);
-    let mut random = Random::from_env("a_program_killed_at_any_instant_leaves_nobody");
-    for _ in 0..40 {
-        // The program's own environment marks whoever descends from it, wherever it is reparented to.
-        let mark = format!("{:x}", random.number());
-        let mut program = Command::new(env!("CARGO_BIN_EXE_child-spinning"))
-            .env("BILLIARD_TEST_MARK", &mark)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the helper program runs");
-        std::thread::sleep(Duration::from_micros(random.below(15_000)));
-        program.kill().unwrap();
-        program.wait().unwrap();
-        assert!(eventually(20, || marked(&mark).is_empty()), "left: {:?}", marked(&mark));
-    }
+/// How often a program is killed at least, for each start method.
+const KILLS: usize = 12;
+
+/// How long it may live, in microseconds. Half of the time, so short that it may not have come to its first child.
+const LIVES: [u64; 2] = [8_000, 60_000];
+
+fn killed_at_any_instant(method: &str) {
+    // Opened outside of the enclosure, which may hide its folder.
+    let file = File::open(env!("CARGO_BIN_EXE_child-family")).expect("the helper program is there");
+    enclosed(|enclosure| {
+        let (mut kills, mut largest) = (0, 0);
+        for mut random in rounds(&format!("a program with children by {method} is killed"), KILLS, 0.25) {
+            // The program's own environment marks whoever descends from it, wherever it is reparented to.
+            let mark = format!("{:x}", random.number());
+            let mut program = program(&file);
+            program.arg(method).env("BILLIARD_TEST_MARK", &mark).stdin(Stdio::null()).stdout(Stdio::null());
+            let mut program = program.spawn().expect("the helper program runs");
+            if kills % 4 == 0 {
+                // Some of those that are killed have a large family.
+                let up = || descendants(program.id()).len();
+                assert!(eventually(20, || up() > 4), "{:?}", descendants(program.id()));
+                largest = up().max(largest);
+            }
+            let longest = LIVES[random.below(2) as usize];
+            std::thread::sleep(Duration::from_micros(random.below(longest)));
+            program.kill().unwrap();
+            assert_eq!(program.wait().unwrap().signal(), Some(libc::SIGKILL), "it starts children until it is killed");
+            assert!(eventually(20, || marked(&mark).is_empty()), "left: {:?}", marked(&mark));
+            // The kernel closes sockets that were in a message which nobody has received a moment later.
+            assert!(eventually(20, || enclosure.left().is_empty()), "left: {:?}", enclosure.left());
+            kills += 1;
+        }
+        let enclosed = if enclosure.is_private() { "in folders of its own" } else { "in the machine's folders" };
+        println!("{method}: {kills} kills, {enclosed}; at most {largest} descendants were seen");
+    });
 }
 
-fn marked(mark: &str) -> Vec<u32> {
-    let mark = format!("BILLIARD_TEST_MARK={mark}");
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes()) && is_alive(*pid)
-        })
-        .collect()
+#[test]
+fn a_program_killed_at_any_instant_leaves_nothing() {
+    let _watchdog = Watchdog::start("a_program_killed_at_any_instant_leaves_nothing", patience(100));
+    killed_at_any_instant("forkserver");
+    killed_at_any_instant("spawn");
+    killed_at_any_instant("fork");
 }

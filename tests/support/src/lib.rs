@@ -13,6 +13,6 @@ pub use alarm::end_after;
 pub use census::{Census, descendants, eventually, is_alive, marked, state};
 pub use enclosure::{Enclosure, enclosed, program};
 pub use leash::Leash;
-pub use rounds::rounds;
+pub use rounds::{patience, rounds};
 pub use seed::Random;
 pub use watchdog::Watchdog;
