@@ -124,7 +124,7 @@ const KILLS: usize = 30;
 fn killed_with_grandchildren() {
     let before = Census::take();
     let (mut kills, mut exact, mut unknown, mut refused) = (0, 0, 0, 0);
-    for mut random in rounds("the guardian is killed, its children have children", KILLS, 0.5) {
+    for mut random in rounds("the guardian is killed, its children have children", KILLS, 0.4) {
         let victim = guardian();
         let (mut leash, theirs) = Leash::new();
         thread::scope(|scope| {

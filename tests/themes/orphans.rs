@@ -51,7 +51,7 @@ fn killed_at_any_instant(method: &str) {
     let file = File::open(env!("CARGO_BIN_EXE_child-family")).expect("the helper program is there");
     enclosed(|enclosure| {
         let (mut kills, mut largest) = (0, 0);
-        for mut random in rounds(&format!("a program with children by {method} is killed"), KILLS, 0.25) {
+        for mut random in rounds(&format!("a program with children by {method} is killed"), KILLS, 0.2) {
             // The program's own environment marks whoever descends from it, wherever it is reparented to.
             let mark = format!("{:x}", random.number());
             let mut program = program(&file);

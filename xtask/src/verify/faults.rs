@@ -1,37 +1,24 @@
 //! The tests under `cfg(billiard_fault)`: processes killed, stopped or refused at each named step of a protocol.
 
-use std::{env, ffi::OsString, time::Duration};
+use std::{env, ffi::OsString};
 
 use anyhow::Result;
 
-use super::{Check, Plan, attempt};
+use super::{Check, Plan, themes};
 
 /// The check.
 pub(super) const CHECK: Check =
     Check { name: "faults", about: "a process is killed or stopped between any two steps", run };
 
-/// Where those tests are.
-const TESTS: [&str; 4] = ["-p", "billiard-tests", "--test", "faults"];
-
 /// What compiles the fail-points in.
 const FLAG: [&str; 2] = ["--cfg", "billiard_fault"];
-
-/// Beyond twice the budget and this, a run counts as hung.
-const GRACE: Duration = Duration::from_secs(600);
 
 /// Builds, then runs, those tests in a target folder of their own.
 fn run(plan: &Plan<'_>) -> Result<()> {
     let (variable, flags) = flags(env::var_os("CARGO_ENCODED_RUSTFLAGS"), env::var_os("RUSTFLAGS"));
-    let tests = |more: &[&str]| {
-        let mut command = plan.workspace.cargo(["test", "--locked"]);
-        command.args(TESTS).args(more);
+    themes::run(plan, &["faults", "start_faults"], |command| {
         command.env(variable, &flags).env("CARGO_TARGET_DIR", plan.workspace.target.join("fault"));
-        command
-    };
-    attempt(&mut tests(&["--no-run"]), None)?;
-    let mut tests = tests(&["--", "--nocapture", "--test-threads", "1"]);
-    tests.env("BILLIARD_SEED", plan.seed.to_string()).env("BILLIARD_VERIFY_SECONDS", plan.seconds().to_string());
-    attempt(&mut tests, Some(plan.budget * 2 + GRACE))
+    })
 }
 
 /// The variable in which cargo takes flags, and the flags of the caller with ours behind them.

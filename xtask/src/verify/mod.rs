@@ -5,6 +5,7 @@
 
 mod chaos;
 mod faults;
+mod themes;
 
 use std::{
     collections::hash_map::RandomState,
@@ -34,7 +35,7 @@ Options:
 ";
 
 /// The checks, in the order in which `all` runs them.
-pub(crate) static CHECKS: &[Check] = &[faults::CHECK, chaos::CHECK];
+pub(crate) static CHECKS: &[Check] = &[faults::CHECK, themes::ORPHANS, themes::STARTS, chaos::CHECK];
 
 /// Something that must hold, looked at for as long as one likes.
 #[derive(Debug)]

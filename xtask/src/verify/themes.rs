@@ -1,0 +1,38 @@
+//! Tests that go on for as long as they are given: the themes of `tests/` that look at the environment for time and seed.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::Result;
+
+use super::{Check, Plan, attempt};
+
+/// Programs, and the helper process, killed again and again.
+pub(super) const ORPHANS: Check = Check {
+    name: "orphans",
+    about: "programs and their helper are killed at any instant: nothing is left",
+    run: |plan| run(plan, &["orphans", "guardian"], |_| {}),
+};
+
+/// Children of a program whose threads hold every lock.
+pub(super) const STARTS: Check = Check {
+    name: "starts",
+    about: "children of a program whose threads hold every lock: none sticks",
+    run: |plan| run(plan, &["busy"], |_| {}),
+};
+
+/// Beyond twice the budget and this, a run counts as hung.
+const GRACE: Duration = Duration::from_secs(600);
+
+/// Builds, then runs, those themes, all by a command that `with` has changed.
+pub(super) fn run(plan: &Plan<'_>, themes: &[&str], with: impl Fn(&mut Command)) -> Result<()> {
+    let tests = |more: &[&str]| {
+        let mut command = plan.workspace.cargo(["test", "--locked", "-p", "billiard-tests"]);
+        command.args(themes.iter().flat_map(|theme| ["--test", theme])).args(more);
+        with(&mut command);
+        command
+    };
+    attempt(&mut tests(&["--no-run"]), None)?;
+    let mut tests = tests(&["--", "--nocapture", "--test-threads", "1"]);
+    tests.env("BILLIARD_SEED", plan.seed.to_string()).env("BILLIARD_VERIFY_SECONDS", plan.seconds().to_string());
+    attempt(&mut tests, Some(plan.budget * 2 + GRACE))
+}
