@@ -6,6 +6,12 @@ pub fn ignore_sigterm() {
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
 }
 
+/// Ends by SIGTERM from now on, as processes do that have said nothing.
+pub fn heed_sigterm() {
+    // SAFETY: defaulting runs no code.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
+}
+
 /// Closes every descriptor but the standard streams, as if this process owned them all.
 pub fn close_all_descriptors() {
     for fd in 3..1024 {
