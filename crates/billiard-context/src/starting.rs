@@ -8,6 +8,7 @@ use std::{
 };
 
 use billiard_connection::{Connection, Mode};
+use billiard_wire::generation::Generation;
 
 use crate::{
     Error, Signal,
@@ -26,8 +27,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// For event loops, which may not wait: its [`status_fd`](Starting::status_fd) is readable when [`poll`](Starting::poll) has something to say. One
 /// that was [forked](crate::Context::fork) exists at once: poll first.
-/// Dropping it gives the start up: the process is not made, or ends before its function is called.
-pub struct Starting<R = ()>(State<R>);
+/// Dropping it gives the start up: the process is not made, or ends before its function is called. In a copy of this process, made
+/// by a fork, it is [`Error::Forked`].
+pub struct Starting<R = ()> {
+    state: State<R>,
+    /// The process that has asked for it.
+    generation: Generation,
+}
 
 enum State<R> {
     /// The guardian was asked.
@@ -61,20 +67,22 @@ impl Pending {
 
 impl<R> Starting<R> {
     pub(crate) fn asked(pending: Pending) -> Self {
-        Self(State::Asked(pending))
+        Self { state: State::Asked(pending), generation: Generation::current() }
     }
 
     pub(crate) fn made(process: Process<R>, go: Go) -> Self {
-        Self(State::Made(process, go))
+        Self { state: State::Made(process, go), generation: Generation::current() }
     }
 
     /// The process, if it exists by now; never waits. `None` too once the process was given.
     ///
     /// # Errors
     ///
-    /// [`Error::Start`] when the kernel can make no process, [`Error::GuardianDied`] when the helper process died meanwhile.
+    /// [`Error::Start`] when the kernel can make no process, [`Error::GuardianDied`] when the helper process died meanwhile,
+    /// [`Error::Forked`] in a copy of its starter.
     pub fn poll(&mut self) -> Result<Option<Process<R>>, Error> {
-        let (process, go) = match std::mem::replace(&mut self.0, State::Given) {
+        self.generation.check_current()?;
+        let (process, go) = match std::mem::replace(&mut self.state, State::Given) {
             State::Given => return Ok(None),
             State::Made(process, go) => (process, go),
             State::Asked(mut pending) => match pending.hear()? {
@@ -83,7 +91,7 @@ impl<R> Starting<R> {
                     (pending.into_process(pid, pidfd), go)
                 }
                 None => {
-                    self.0 = State::Asked(pending);
+                    self.state = State::Asked(pending);
                     return Ok(None);
                 }
             },
@@ -103,7 +111,7 @@ impl<R> Starting<R> {
             if let Some(process) = self.poll()? {
                 return Ok(process);
             }
-            let State::Asked(pending) = &self.0 else { return Err(Error::GuardianSilent) };
+            let State::Asked(pending) = &self.state else { return Err(Error::GuardianSilent) };
             if Instant::now() >= deadline {
                 return Err(Error::GuardianSilent);
             }
@@ -114,7 +122,7 @@ impl<R> Starting<R> {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        match &self.0 {
+        match &self.state {
             State::Asked(pending) => &pending.name,
             State::Made(process, _) => process.name(),
             State::Given => "",
@@ -125,7 +133,7 @@ impl<R> Starting<R> {
     /// [`status_fd`](Process::status_fd). `None` once the process was given.
     #[must_use]
     pub fn status_fd(&self) -> Option<BorrowedFd<'_>> {
-        match &self.0 {
+        match &self.state {
             State::Asked(pending) => Some(pending.report.as_fd()),
             State::Made(process, _) => Some(process.status_fd()),
             State::Given => None,
