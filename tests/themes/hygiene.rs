@@ -197,6 +197,5 @@ fn a_start_at_the_limit_of_descriptors_fails_and_the_next_one_works() {
         }
         println!("room for {enough:?} descriptors is enough for forkserver and spawn");
     }
-    let now = || Census { descendants: rest.descendants, ..Census::take() };
-    assert!(eventually(20, || now() == rest), "at first {rest:?}, now {:?}: {:?}", now(), open());
+    is_back_at(&rest);
 }
