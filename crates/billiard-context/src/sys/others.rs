@@ -242,16 +242,18 @@ pub(crate) fn ended(whom: Whom<'_>, reap: bool) -> io::Result<Option<(u32, ExitS
     // SAFETY: as above.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
-        faulty("sys.context.waitid")?;
-        // The C library's function has no place for the usage.
-        // SAFETY: both places are valid for the answer.
-        let result = unsafe { libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, options, &raw mut usage) };
-        if result == 0 {
-            break;
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+        let result = faulty("sys.context.waitid").and_then(|()| {
+            // The C library's function has no place for the usage.
+            // SAFETY: both places are valid for the answer.
+            match unsafe { libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, options, &raw mut usage) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+        match result {
+            Ok(()) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     // SAFETY: `waitid` filled the fields of a child, or left zeros.
