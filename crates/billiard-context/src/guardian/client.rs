@@ -107,7 +107,10 @@ impl Guardians {
             }
             Origin::Template => copy_as_guardian(theirs)?,
         };
-        let process = sys::pidfd_open(pid)?;
+        let process = sys::pidfd_open(pid).inspect_err(|_| {
+            sys::kill_child(pid);
+            sys::reap_now(pid);
+        })?;
         let ready = Guardian::greet(&control).and_then(|pidfd| match &self.origin {
             Origin::Preloaded(preload) => preload.run(&control, &pidfd).map(|()| pidfd),
             Origin::Executed | Origin::Template => Ok(pidfd),
