@@ -38,6 +38,10 @@ use crate::{
 /// The longest name of a process that is kept, in bytes.
 const MAX_NAME: usize = 255;
 
+/// How many guardians that are gone before they read a request are followed by another. Each of them was ready before: when so many end, what
+/// ends them will end the next one too.
+const MAX_ASKED: usize = 3;
+
 /// What a child calls.
 pub(crate) enum Job<'a, A, R> {
     Call(fn(A) -> R, A),
@@ -281,11 +285,14 @@ fn ask<A: Message, R: Message>(
     let mut frame = FrameWriter::typed(&message, bytes, attachments);
     fault::point("context.start");
     let deadline = Instant::now() + PATIENCE;
+    let mut asked = 0;
     let guardian = loop {
         let guardian = context.guardian()?;
-        // One that was gone before it read any of it has started nothing: another may be asked.
-        if guardian.request(&mut frame, deadline)? == Requested::Sent {
-            break guardian;
+        match guardian.request(&mut frame, deadline)? {
+            Requested::Sent => break guardian,
+            // One that was gone before it read any of it has started nothing: another may be asked.
+            Requested::Gone if asked < MAX_ASKED => asked += 1,
+            Requested::Gone => return Err(Error::GuardianDied),
         }
     };
     fault::point("context.started");
