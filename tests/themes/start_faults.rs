@@ -81,9 +81,11 @@ fn run(method: &str, plan: &str, random: &mut Random) -> Run {
     let (said, complained) = reader.join().unwrap();
     let status = program.wait().unwrap();
     assert!(eventually(20, || marked(&mark).is_empty()), "{method}, {plan}: left {:?}", marked(&mark));
-    let text = format!("{method}, {plan}: {status}, {stops} stops: {} {}", said.trim(), complained.trim());
+    let text =
+        format!("{method}, {plan}: {status}, {stops} stops: {} {}", said.trim().replace('\n', ", "), complained.trim());
     println!("{text}");
     assert!(status.success() || status.signal() == Some(libc::SIGKILL), "{text}");
+    assert_eq!(complained, "", "nobody has anything to complain of");
     let words = said.lines().last().unwrap_or_default().split(", ").filter_map(|word| word.rsplit_once(' '));
     let outcomes: BTreeMap<String, u64> =
         words.filter_map(|(outcome, count)| Some((outcome.into(), count.parse().ok()?))).collect();

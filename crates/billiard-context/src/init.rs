@@ -62,6 +62,10 @@ fn channel() -> Option<Connection> {
 }
 
 fn not_by_hand(argument: &str) -> ! {
+    // Whoever has started it may have ended before it came here: then nobody waits for it, and nothing was done by hand.
+    if sys::is_abandoned(std::io::stdin().as_fd()) {
+        std::process::exit(1);
+    }
     eprintln!(
         "{argument} is how this program starts its own helper processes; it cannot be used by hand, and needs the \
          channel that they are started with"

@@ -64,6 +64,13 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     wait_readable([fd], Some(Instant::now())).is_ok_and(|[ready]| ready)
 }
 
+/// Whether it is an end of a socket whose other end is closed.
+pub(crate) fn is_abandoned(fd: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+    let looked = rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    looked.is_ok() && polled[0].revents().contains(PollFlags::HUP) && maker_of(fd).is_some()
+}
+
 /// A memory file with these contents that nobody can change any more.
 pub(crate) fn sealed_file(contents: &[u8]) -> io::Result<File> {
     faulty("sys.context.memfd_create")?;
