@@ -2,12 +2,9 @@
 //! nothing is left. Built with `--cfg billiard_fault` only: `cargo xtask verify faults`.
 #![cfg(billiard_fault)]
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::process::Command;
 
-use billiard_test_support::{Random, Watchdog};
+use billiard_test_support::{Random, Watchdog, patience, rounds};
 
 /// The steps that a process of the pool passes, and how often a run of `child-faulty` passes each at least.
 const STEPS: &[(&str, u64)] = &[
@@ -35,14 +32,6 @@ const FAILURES: &[(&str, i32, u64)] = &[
     ("sys.connection.sendmsg", libc::EINTR, 1),
 ];
 
-/// Again and again, for this test's part of the time that the environment gives; once at least.
-fn rounds(what: &str) -> impl Iterator<Item = Random> {
-    let seconds = std::env::var("BILLIARD_VERIFY_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0.0);
-    let (begin, part) = (Instant::now(), Duration::from_secs_f64(seconds / 2.0));
-    let mut random = Random::from_env(what);
-    std::iter::successors(Some(random.fork()), move |_| (begin.elapsed() < part).then(|| random.fork()))
-}
-
 /// The limit of a job that only the plan may end, in milliseconds.
 const LONG: u32 = 60_000;
 
@@ -66,8 +55,8 @@ fn count(text: &str, what: &str) -> u64 {
 
 #[test]
 fn a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed() {
-    let _watchdog = Watchdog::start("a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed", 300);
-    for mut random in rounds("a_kill_at_any_step") {
+    let _watchdog = Watchdog::start("a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed", patience(300));
+    for mut random in rounds("a_kill_at_any_step", 1, 0.3) {
         for &(step, passes) in STEPS {
             let text = run(&format!("{step}=kill@{}", 1 + random.below(passes)), LONG);
             if step == "worker.published" {
@@ -79,8 +68,8 @@ fn a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed() {
 
 #[test]
 fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
-    let _watchdog = Watchdog::start("a_stop_at_any_step_of_a_worker_ends_at_the_limit", 300);
-    for mut random in rounds("a_stop_at_any_step") {
+    let _watchdog = Watchdog::start("a_stop_at_any_step_of_a_worker_ends_at_the_limit", patience(300));
+    for mut random in rounds("a_stop_at_any_step", 1, 0.2) {
         for step in ["worker.run", "worker.publish", "worker.published"] {
             let pass = 8 + random.below(5); // every worker stops there: not too many
             let text = run(&format!("{step}=stop@{pass}"), 300);
