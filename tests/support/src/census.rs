@@ -80,6 +80,13 @@ pub fn state(pid: u32) -> Option<char> {
     fs::read_to_string(format!("/proc/{pid}/stat")).ok()?.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
+/// The parent of a process; `None` when there is no such process.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// The environment variable that marks whoever descends from a program, wherever that is reparented to.
 const MARK: &str = "BILLIARD_TEST_MARK";
 

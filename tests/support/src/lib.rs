@@ -10,7 +10,7 @@ mod seed;
 mod watchdog;
 
 pub use alarm::end_after;
-pub use census::{Census, descendants, eventually, is_alive, marked, state};
+pub use census::{Census, descendants, eventually, is_alive, marked, parent, state};
 pub use enclosure::{Enclosure, enclosed, program};
 pub use leash::Leash;
 pub use rounds::{patience, rounds};
