@@ -244,11 +244,12 @@ impl Server {
         }
     }
 
+    /// A signal to the group of a leader that lives. Of one that has ended, the group ends with it, and the number may be another's.
     fn signal_group(&self, pid: u32, pidfd: &OwnedFd, signal: Signal) {
-        match self.children.contains_key(&pid) {
-            true => sys::signal_group(pid, signal), // while the number is still the leader's
-            false if sys::is_readable(pidfd.as_fd()) => {}
-            false => sys::signal_group_of(pidfd.as_fd(), pid, signal), // a child of the program itself
+        match (sys::is_readable(pidfd.as_fd()), self.children.contains_key(&pid)) {
+            (true, _) => {}
+            (false, true) => sys::signal_group(pid, signal),
+            (false, false) => sys::signal_group_of(pidfd.as_fd(), pid, signal), // a child of the program itself
         }
     }
 
