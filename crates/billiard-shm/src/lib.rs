@@ -1,0 +1,31 @@
+//! Memory that processes share.
+//!
+//! * [`Segment`]: sealed memory without a name, which travels in messages and is checked by whoever maps it.
+//! * [`futex`]: a word that one process waits on and another wakes. [`prim`]: atomics that a model checker can replace.
+//! * [`Words`]: what several processes may use at once by reference.
+//!
+//! The protocols, and what is found after a death or a stop between any two steps: `docs/design/shared-memory.md` in the
+//! repository.
+
+#[cfg(not(loom))]
+mod error;
+pub mod futex;
+#[cfg(not(loom))]
+mod header;
+#[cfg(not(loom))]
+mod mapping;
+pub mod prim;
+#[cfg(not(loom))]
+mod segment;
+#[cfg(not(loom))]
+mod sys;
+#[cfg(not(loom))]
+mod words;
+
+#[cfg(not(loom))]
+pub use self::{
+    error::SegmentError,
+    header::Kind,
+    segment::{MAX_ALIGN, Segment, SegmentOptions},
+    words::{Place, Words},
+};

@@ -1,0 +1,247 @@
+//! Every system call of this crate, each behind a fault point.
+
+use std::{
+    ffi::c_void,
+    io,
+    num::NonZeroU32,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    ptr::NonNull,
+    sync::atomic::AtomicU32,
+    time::Duration,
+};
+
+use billiard_wire::fault;
+use rustix::{
+    fs::{FileType, MemfdFlags, SealFlags},
+    io::Errno,
+    mm::{Advice, MapFlags, ProtFlags},
+    thread::futex,
+    time::{ClockId, Timespec},
+};
+
+use crate::futex::Wait;
+
+/// A system call that failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) call: &'static str,
+    pub(crate) source: io::Error,
+}
+
+fn checked<T>(call: &'static str, name: &'static str, make: impl Fn() -> Result<T, Errno>) -> Result<T, Failed> {
+    loop {
+        match fault::errno(name).map_err(Errno::from_raw_os_error).and_then(|()| make()) {
+            Err(Errno::INTR) => continue,
+            result => return result.map_err(|errno| Failed { call, source: errno.into() }),
+        }
+    }
+}
+
+/// A new memory file, close-on-exec and not in the place of a standard stream, that can be sealed.
+pub(crate) fn memfd(name: &str) -> Result<OwnedFd, Failed> {
+    checked("memfd_create", "sys.shm.memfd_create", || {
+        let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, 3) }
+    })
+}
+
+pub(crate) fn set_len(fd: BorrowedFd<'_>, len: u64) -> Result<(), Failed> {
+    checked("ftruncate", "sys.shm.ftruncate", || rustix::fs::ftruncate(fd, len))
+}
+
+pub(crate) fn add_seals(fd: BorrowedFd<'_>, seals: SealFlags) -> Result<(), Failed> {
+    checked("fcntl(F_ADD_SEALS)", "sys.shm.add_seals", || rustix::fs::fcntl_add_seals(fd, seals))
+}
+
+/// The seals; none where the file is of a kind that has no seals.
+pub(crate) fn seals(fd: BorrowedFd<'_>) -> Result<SealFlags, Failed> {
+    checked("fcntl(F_GET_SEALS)", "sys.shm.get_seals", || match rustix::fs::fcntl_get_seals(fd) {
+        Err(Errno::INVAL) => Ok(SealFlags::empty()),
+        result => result,
+    })
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileInfo {
+    pub(crate) is_regular: bool,
+    pub(crate) len: u64,
+    /// Device and number: two descriptors with the same are of the same file.
+    pub(crate) identity: FileIdentity,
+    pub(crate) owner: u32,
+}
+
+/// Device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileIdentity {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+pub(crate) fn info(fd: BorrowedFd<'_>) -> Result<FileInfo, Failed> {
+    let stat = checked("fstat", "sys.shm.fstat", || rustix::fs::fstat(fd))?;
+    Ok(FileInfo {
+        is_regular: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+        len: stat.st_size as u64,
+        identity: FileIdentity { device: stat.st_dev, inode: stat.st_ino },
+        owner: stat.st_uid,
+    })
+}
+
+/// Reads at `offset`; how many bytes there were.
+pub(crate) fn read_at(fd: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Result<usize, Failed> {
+    let mut done = 0;
+    while done < into.len() {
+        let call = || fault::errno("sys.shm.pread").map_err(Errno::from_raw_os_error);
+        match call().and_then(|()| rustix::io::pread(fd, &mut into[done..], offset + done as u64)) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failed { call: "pread", source: errno.into() }),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes `bytes` at `offset`.
+pub(crate) fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Failed> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let call = || fault::errno("sys.shm.pwrite").map_err(Errno::from_raw_os_error);
+        match call().and_then(|()| rustix::io::pwrite(fd, &bytes[done..], offset + done as u64)) {
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failed { call: "pwrite", source: errno.into() }),
+        }
+    }
+    Ok(())
+}
+
+/// How a file is mapped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Map {
+    /// How many bytes from its beginning on.
+    pub(crate) len: usize,
+    /// What the first one is aligned to.
+    pub(crate) align: usize,
+    pub(crate) writable: bool,
+    pub(crate) populate: bool,
+}
+
+/// Maps the file, shared, at a place of the kernel's choice.
+pub(crate) fn map(fd: BorrowedFd<'_>, how: Map) -> Result<NonNull<u8>, Failed> {
+    let mut protection = ProtFlags::READ;
+    protection.set(ProtFlags::WRITE, how.writable);
+    let mut flags = MapFlags::SHARED;
+    flags.set(MapFlags::POPULATE, how.populate);
+    let page = rustix::param::page_size();
+    let base = checked("mmap", "sys.shm.mmap", || {
+        if how.align <= page {
+            // SAFETY: a new mapping, at a place of the kernel's choice, replaces nothing.
+            return unsafe { rustix::mm::mmap(std::ptr::null_mut(), how.len, protection, flags, fd, 0) };
+        }
+        // The kernel aligns to pages alone: so reserve more, and put the mapping at an aligned place inside.
+        let room = how.len.checked_add(how.align).ok_or(Errno::NOMEM)?;
+        // SAFETY: as above.
+        let reserved =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), room, ProtFlags::empty(), MapFlags::PRIVATE) }?;
+        let skipped = reserved.align_offset(how.align);
+        let place = reserved.wrapping_byte_add(skipped);
+        // SAFETY: the range lies inside what was just reserved, which nobody else knows of.
+        let mapped = unsafe { rustix::mm::mmap(place, how.len, protection, flags | MapFlags::FIXED, fd, 0) };
+        let mapped_len = how.len.next_multiple_of(page);
+        let (rest, rest_len) = match mapped {
+            Ok(_) => (place.wrapping_byte_add(mapped_len), room.saturating_sub(skipped + mapped_len)),
+            Err(_) => (place, room - skipped),
+        };
+        for (begin, len) in [(reserved, skipped), (rest, rest_len)] {
+            if len > 0 {
+                // SAFETY: what was reserved and is not the mapping, which nobody else knows of.
+                let _ = unsafe { rustix::mm::munmap(begin, len) };
+            }
+        }
+        mapped
+    })?;
+    Ok(NonNull::new(base.cast()).expect("the kernel maps nothing at zero unless told to"))
+}
+
+/// Unmaps.
+///
+/// # Safety
+///
+/// The range is a mapping of the caller's own, to which nobody refers any more.
+pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
+    // SAFETY: as the caller promises.
+    let _ = unsafe { rustix::mm::munmap(base.as_ptr().cast::<c_void>(), len) };
+}
+
+/// What a mapping is spared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spare {
+    /// Copies of the process made by a fork do not have it.
+    Fork,
+    /// A core dump does not show it.
+    Dump,
+}
+
+/// Gives the advice.
+///
+/// # Safety
+///
+/// The range is a mapping of the caller's own.
+pub(crate) unsafe fn spare(base: NonNull<u8>, len: usize, what: Spare) -> Result<(), Failed> {
+    let advice = match what {
+        Spare::Fork => Advice::LinuxDontFork,
+        Spare::Dump => Advice::LinuxDontDump,
+    };
+    checked("madvise", "sys.shm.madvise", || {
+        // SAFETY: neither changes what this process sees; the range is a mapping, as the caller promises.
+        unsafe { rustix::mm::madvise(base.as_ptr().cast::<c_void>(), len, advice) }
+    })
+}
+
+/// Time since the machine was started, by the clock that nobody sets.
+pub(crate) fn monotonic_now() -> Duration {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// `FUTEX_WAIT_BITSET`, between processes, until a moment of the monotonic clock.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, until: Option<Duration>) -> Wait {
+    let timeout = until.map(|until| Timespec {
+        tv_sec: i64::try_from(until.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: until.subsec_nanos().into(),
+    });
+    let result = fault::errno("sys.shm.futex_wait")
+        .map_err(Errno::from_raw_os_error)
+        .and_then(|()| futex::wait_bitset(word, futex::Flags::empty(), expected, timeout.as_ref(), NonZeroU32::MAX));
+    match result {
+        Ok(()) => Wait::Woken,
+        Err(Errno::AGAIN) => Wait::Changed,
+        Err(Errno::TIMEDOUT) => Wait::TimedOut,
+        Err(Errno::INTR) => Wait::Interrupted,
+        Err(errno) => panic!("waiting on a shared word failed: {errno}"),
+    }
+}
+
+/// `FUTEX_WAKE`, between processes.
+pub(crate) fn futex_wake(word: &AtomicU32, count: u32) -> usize {
+    // A wake-up can fail only where the memory is not there, and then nobody waits on it.
+    futex::wake(word, futex::Flags::empty(), count).unwrap_or(0)
+}
+
+/// A number that nobody guesses.
+pub(crate) fn random() -> Result<u64, Failed> {
+    let mut bytes = [0; 8];
+    checked("getrandom", "sys.shm.getrandom", || Ok(()))?;
+    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    match filled {
+        Ok(_) => Ok(u64::from_ne_bytes(bytes)), // so few bytes come whole
+        Err(errno) => Err(Failed { call: "getrandom", source: errno.into() }),
+    }
+}
+
+/// Another descriptor of the same open file, close-on-exec.
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, Failed> {
+    checked("fcntl(F_DUPFD_CLOEXEC)", "sys.shm.dup", || rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 3))
+}
