@@ -302,6 +302,16 @@ impl Segment {
         Place::new(self.clone(), offset)
     }
 
+    /// That many words of one type, beginning at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// As [`place`](Self::place).
+    pub fn places<T: Words>(&self, offset: usize, count: usize) -> Result<Place<[T]>, SegmentError> {
+        self.check_usable()?;
+        Place::slice(self.clone(), offset, count)
+    }
+
     /// The address of `len` bytes at `offset`, for as long as the segment lives. Whoever uses it answers for every access:
     /// other processes may write there at any moment.
     ///

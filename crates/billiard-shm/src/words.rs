@@ -33,7 +33,7 @@ use crate::{Segment, SegmentError, futex::Futex};
 /// assert_eq!(counter.total.load(Ordering::Relaxed), 1);
 /// # Ok::<(), billiard_shm::SegmentError>(())
 /// ```
-pub unsafe trait Words: Sized + Send + Sync + 'static {}
+pub unsafe trait Words: Send + Sync + 'static {}
 
 macro_rules! words {
     ($($atomic:ty),*) => {
@@ -61,21 +61,24 @@ unsafe impl Words for Futex {}
 // SAFETY: as its elements.
 unsafe impl<T: Words, const N: usize> Words for [T; N] {}
 
+// SAFETY: as its elements.
+unsafe impl<T: Words> Words for [T] {}
+
 /// Words at a place in a segment, which stays mapped for as long as this lives; a leaked one keeps it for ever.
 ///
 /// Every clone, in every process, is of the same words. In a copy of the process that was forked by hand they are still those,
 /// unless the segment was mapped [not to be copied](crate::SegmentOptions::dont_fork): there, nothing is at the place, and
 /// [`Segment::check_usable`] says so.
-pub struct Place<T> {
+pub struct Place<T: ?Sized> {
     segment: Segment,
     words: NonNull<T>,
     marker: PhantomData<T>,
 }
 
 // SAFETY: it lends nothing but `&T`, and `T: Words` is `Sync`; the segment goes with it.
-unsafe impl<T: Words> Send for Place<T> {}
+unsafe impl<T: Words + ?Sized> Send for Place<T> {}
 // SAFETY: as above.
-unsafe impl<T: Words> Sync for Place<T> {}
+unsafe impl<T: Words + ?Sized> Sync for Place<T> {}
 
 impl<T: Words> Place<T> {
     pub(crate) fn new(segment: Segment, offset: usize) -> Result<Self, SegmentError> {
@@ -85,7 +88,20 @@ impl<T: Words> Place<T> {
         let words = segment.address(offset, size_of::<T>(), align_of::<T>())?.cast();
         Ok(Self { segment, words, marker: PhantomData })
     }
+}
 
+impl<T: Words> Place<[T]> {
+    pub(crate) fn slice(segment: Segment, offset: usize, count: usize) -> Result<Self, SegmentError> {
+        if !segment.is_writable() {
+            return Err(SegmentError::ReadOnly);
+        }
+        let len = size_of::<T>().checked_mul(count).ok_or(SegmentError::TooLarge(usize::MAX))?;
+        let first = segment.address(offset, len, align_of::<T>())?.cast();
+        Ok(Self { segment, words: NonNull::slice_from_raw_parts(first, count), marker: PhantomData })
+    }
+}
+
+impl<T: Words + ?Sized> Place<T> {
     /// The segment that they are in.
     #[must_use]
     pub fn segment(&self) -> &Segment {
@@ -93,7 +109,7 @@ impl<T: Words> Place<T> {
     }
 }
 
-impl<T: Words> Deref for Place<T> {
+impl<T: Words + ?Sized> Deref for Place<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -103,13 +119,13 @@ impl<T: Words> Deref for Place<T> {
     }
 }
 
-impl<T> Clone for Place<T> {
+impl<T: ?Sized> Clone for Place<T> {
     fn clone(&self) -> Self {
         Self { segment: self.segment.clone(), words: self.words, marker: PhantomData }
     }
 }
 
-impl<T> fmt::Debug for Place<T> {
+impl<T: ?Sized> fmt::Debug for Place<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Place").field("segment", &self.segment).field("at", &self.words).finish()
     }

@@ -71,6 +71,10 @@ fn what_is_asked_for_is_checked() {
     }
     assert!(matches!(segment.place::<AtomicU64>(96), Err(SegmentError::OutOfBounds { .. })));
     assert!(matches!(segment.place::<AtomicU64>(4), Err(SegmentError::Misaligned { offset: 4, align: 8 })));
+    assert_eq!(segment.places::<AtomicU64>(8, 11).unwrap().len(), 11);
+    assert!(matches!(segment.places::<AtomicU64>(8, 12), Err(SegmentError::OutOfBounds { .. })));
+    assert!(matches!(segment.places::<AtomicU64>(4, 1), Err(SegmentError::Misaligned { offset: 4, align: 8 })));
+    assert!(matches!(segment.places::<AtomicU64>(0, usize::MAX), Err(SegmentError::TooLarge(_))));
     segment.write(100, b"").unwrap();
 }
 
@@ -134,6 +138,7 @@ fn others_can_only_read_what_was_made_so() {
     assert!(segment.is_writable() && !other.is_writable());
     assert!(matches!(other.write(0, b"yours"), Err(SegmentError::ReadOnly)));
     assert!(matches!(other.place::<AtomicU64>(0), Err(SegmentError::ReadOnly)));
+    assert!(matches!(other.places::<AtomicU64>(0, 1), Err(SegmentError::ReadOnly)));
     segment.write(4, b" still").unwrap();
     let mut bytes = [0; 10];
     other.read(0, &mut bytes).unwrap();
