@@ -1,0 +1,2 @@
+//! Locks between processes.
+mod words;

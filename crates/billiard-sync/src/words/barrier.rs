@@ -1,0 +1,472 @@
+//! The barrier: a cell for each party, and one word that decides. `docs/design/locks.md`, "Barrier".
+
+use billiard_shm::{
+    futex::Futex,
+    prim::{AtomicU64, Ordering},
+};
+use billiard_wire::fault;
+
+use super::{Owner, Peers, Wait};
+
+/// The phase was broken off, and so are all that come, until a reset.
+const BROKEN: u64 = 1 << 31;
+
+/// The phase, in the state as in a cell.
+const PHASE: u64 = BROKEN - 1;
+
+/// What is no more ahead than this is later, and earlier otherwise: phases begin again at 0.
+const LATER: u64 = PHASE >> 1;
+
+/// How many phases back the state tells how they ended.
+const HISTORY: u64 = 32;
+
+/// The words of a barrier.
+///
+/// # Peers
+///
+/// Anybody writes both, by read-modify-write alone. `state` decides: phase and [`BROKEN`] in the lower half, how the phases before
+/// ended in the upper (the lowest bit is the last; 1 is a reset). `bell` only wakes.
+#[derive(Debug)]
+#[cfg_attr(not(loom), repr(C))]
+pub(crate) struct Phases {
+    state: AtomicU64,
+    bell: Futex,
+    _pad: u32,
+}
+
+/// The words together with the cells, one for each party: the phase for which it was claimed last, and by whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Barrier<'a> {
+    pub(crate) phases: &'a Phases,
+    pub(crate) cells: &'a [AtomicU64],
+}
+
+/// Why a wait did not end as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// The barrier is broken, was reset, or broke while this one waited.
+    Broken,
+    /// This wait was over, which broke the barrier.
+    TimedOut,
+    /// A participant was found dead, which broke the barrier.
+    Died,
+}
+
+impl Phases {
+    #[cfg(test)]
+    pub(crate) fn new() -> Self {
+        Self { state: AtomicU64::new(1), bell: Futex::new(0), _pad: 0 }
+    }
+
+    /// The first phase, before anybody else has the words. It is not 0: that is what is in a new cell.
+    pub(crate) fn begin(&self) {
+        self.state.store(1, Ordering::Relaxed);
+    }
+}
+
+fn phase(word: u64) -> u64 {
+    word & PHASE
+}
+
+/// Whether the cell was claimed for a phase after that one.
+fn is_later(cell: u64, than: u64) -> bool {
+    matches!(phase(cell).wrapping_sub(than) & PHASE, 1..=LATER)
+}
+
+/// A cell that `owner` has claimed for that phase.
+fn claimed(phase: u64, owner: Owner) -> u64 {
+    u64::from(owner.bits()) << 32 | phase
+}
+
+/// What is known of the cells.
+enum Arrived {
+    All,
+    /// This many, and then a cell with this in it.
+    UpTo(usize, u64),
+}
+
+impl Barrier<'_> {
+    /// Whether it is broken.
+    pub(crate) fn is_broken(self) -> bool {
+        self.phases.state.load(Ordering::Acquire) & BROKEN != 0
+    }
+
+    /// How many wait.
+    pub(crate) fn arrived(self) -> usize {
+        let state = self.phases.state.load(Ordering::Acquire);
+        match self.cells_of(phase(state)) {
+            _ if state & BROKEN != 0 => 0,
+            Arrived::All => 0,
+            Arrived::UpTo(count, _) => count,
+        }
+    }
+
+    /// Arrives, and waits until all have; the place among them.
+    pub(crate) fn wait(self, me: Owner, peers: &impl Peers, wait: Wait) -> Result<usize, Failed> {
+        let (phase, place) = self.arrive(me)?;
+        fault::point("barrier.arrived");
+        if place + 1 == self.cells.len() {
+            self.complete(phase);
+        }
+        loop {
+            // PAIR barrier.bell: Acquire, before `state`, which whoever rings has changed first.
+            let bell = self.phases.bell.load(Ordering::Acquire);
+            if let Some(ended) = self.ended(phase) {
+                return ended.map(|()| place);
+            }
+            fault::point("barrier.waiting");
+            let looked = self.phases.bell.wait(bell, wait.next(peers));
+            fault::point("barrier.woken");
+            if looked == billiard_shm::futex::Wait::TimedOut
+                && let Some(why) = self.look(phase, peers, wait)
+                && self.break_off(phase)
+            {
+                return Err(why);
+            }
+        }
+    }
+
+    /// Breaks it, for all who wait and all who come.
+    pub(crate) fn abort(self) {
+        let mut state = self.phases.state.load(Ordering::Acquire);
+        while state & BROKEN == 0 && !self.break_off(phase(state)) {
+            state = self.phases.state.load(Ordering::Acquire);
+        }
+    }
+
+    /// Begins a new phase, whole again. Whoever waits is told that the barrier broke.
+    pub(crate) fn reset(self) {
+        fault::point("barrier.reset");
+        let mut state = self.phases.state.load(Ordering::Relaxed);
+        while let Err(now) = self.advance(state, 1) {
+            state = now;
+        }
+    }
+
+    /// Claims the first free cell; the phase, and the number of the cell.
+    fn arrive(self, me: Owner) -> Result<(u64, usize), Failed> {
+        fault::point("barrier.arrive");
+        let mut state = self.phases.state.load(Ordering::Acquire);
+        loop {
+            if state & BROKEN != 0 {
+                return Err(Failed::Broken);
+            }
+            let phase = phase(state);
+            match self.cells_of(phase) {
+                // Whoever claimed the last has not completed the phase yet.
+                Arrived::All => self.complete(phase),
+                // The phase is over; unless it is not, and there is garbage in the cell.
+                Arrived::UpTo(_, cell) if is_later(cell, phase) && self.is_over(phase) => {}
+                Arrived::UpTo(place, cell) => {
+                    // PAIR barrier.cells: Release, seen by the Acquire in `cells_of` of all who claim a later one.
+                    let claim = claimed(phase, me);
+                    let claimed = self.cells[place].compare_exchange(cell, claim, Ordering::AcqRel, Ordering::Relaxed);
+                    if claimed.is_ok() {
+                        return Ok((phase, place)); // the phase may have ended meanwhile, but not as completed
+                    }
+                }
+            }
+            state = self.phases.state.load(Ordering::Acquire);
+        }
+    }
+
+    fn is_over(self, of: u64) -> bool {
+        phase(self.phases.state.load(Ordering::Acquire)) != of
+    }
+
+    /// Which cells are claimed for that phase.
+    fn cells_of(&self, of: u64) -> Arrived {
+        for (place, cell) in self.cells.iter().enumerate() {
+            // PAIR barrier.cells: Acquire.
+            let word = cell.load(Ordering::Acquire);
+            if phase(word) != of {
+                return Arrived::UpTo(place, word);
+            }
+        }
+        Arrived::All
+    }
+
+    /// All have arrived.
+    fn complete(self, of: u64) {
+        let mut state = self.phases.state.load(Ordering::Relaxed);
+        fault::point("barrier.complete");
+        while phase(state) == of && state & BROKEN == 0 {
+            match self.advance(state, 0) {
+                Ok(()) => return,
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// From `state` to the next phase; what the state is, when it has changed.
+    fn advance(self, state: u64, how: u64) -> Result<(), u64> {
+        let history = (state >> 32 << 1 | how) & u64::from(u32::MAX);
+        let next = history << 32 | state.wrapping_add(1) & PHASE;
+        // PAIR barrier.state: Release, of all that was done before any arrival; seen by the Acquire in `ended`.
+        self.phases.state.compare_exchange(state, next, Ordering::AcqRel, Ordering::Relaxed)?;
+        fault::point("barrier.advanced");
+        self.ring();
+        Ok(())
+    }
+
+    /// Breaks that phase; whether this call did.
+    fn break_off(self, of: u64) -> bool {
+        fault::point("barrier.break");
+        let mut state = self.phases.state.load(Ordering::Relaxed);
+        while phase(state) == of && state & BROKEN == 0 {
+            match self.phases.state.compare_exchange(state, state | BROKEN, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    fault::point("barrier.broken");
+                    self.ring();
+                    return true;
+                }
+                Err(now) => state = now,
+            }
+        }
+        false
+    }
+
+    fn ring(self) {
+        // PAIR barrier.bell: Release, after the state has changed.
+        self.phases.bell.value().fetch_add(1, Ordering::Release);
+        self.phases.bell.wake_all();
+    }
+
+    /// How that phase ended, if it has.
+    fn ended(self, of: u64) -> Option<Result<(), Failed>> {
+        // PAIR barrier.state: Acquire.
+        let state = self.phases.state.load(Ordering::Acquire);
+        let since = phase(state).wrapping_sub(of) & PHASE;
+        match since {
+            0 if state & BROKEN == 0 => None,
+            0 => Some(Err(Failed::Broken)),
+            1..=HISTORY if state >> 32 >> (since - 1) & 1 == 0 => Some(Ok(())),
+            _ => Some(Err(Failed::Broken)),
+        }
+    }
+
+    /// Looks after the phase when nobody has woken this waiter: why to break it, if there is a reason.
+    fn look(self, phase: u64, peers: &impl Peers, wait: Wait) -> Option<Failed> {
+        match self.cells_of(phase) {
+            Arrived::All => {
+                self.complete(phase); // who claimed the last cell has died, or is slow
+                None
+            }
+            Arrived::UpTo(count, _) => {
+                let is_dead = |cell: &AtomicU64| {
+                    Owner::from_bits((cell.load(Ordering::Relaxed) >> 32) as u32)
+                        .is_none_or(|owner| peers.is_dead(owner))
+                };
+                if self.cells[..count].iter().any(is_dead) {
+                    Some(Failed::Died)
+                } else {
+                    wait.is_over().then_some(Failed::TimedOut)
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::words::peers::fake::{Fake, owner};
+
+    fn words(parties: usize) -> (Phases, Vec<AtomicU64>) {
+        (Phases::new(), (0..parties).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    #[test]
+    fn the_words_are_pinned() {
+        assert_eq!((size_of::<Phases>(), align_of::<Phases>()), (16, 8));
+        let (phases, cells) = words(2);
+        let barrier = Barrier { phases: &phases, cells: &cells };
+        assert_eq!(barrier.arrive(owner(5)), Ok((1, 0)));
+        assert_eq!(barrier.arrived(), 1);
+        assert_eq!(barrier.wait(owner(6), &Fake::immortal(), Wait::ForEver), Ok(1));
+        assert_eq!(cells[0].load(Ordering::Relaxed), 5 << 32 | 1);
+        assert_eq!(phases.state.load(Ordering::Relaxed), 2);
+        assert_eq!(barrier.ended(1), Some(Ok(())));
+        barrier.reset();
+        assert_eq!(phases.state.load(Ordering::Relaxed), 1 << 32 | 3);
+        assert_eq!((barrier.ended(2), barrier.ended(1)), (Some(Err(Failed::Broken)), Some(Ok(()))));
+        barrier.abort();
+        assert_eq!(phases.state.load(Ordering::Relaxed), 1 << 32 | BROKEN | 3);
+        assert_eq!(barrier.ended(3), Some(Err(Failed::Broken)));
+    }
+
+    #[test]
+    fn phases_go_round_and_long_ago_is_broken() {
+        let (phases, cells) = words(1);
+        let barrier = Barrier { phases: &phases, cells: &cells };
+        phases.state.store(PHASE - 20, Ordering::Relaxed);
+        for _ in 0..40 {
+            assert_eq!(barrier.wait(owner(1), &Fake::immortal(), Wait::ForEver), Ok(0));
+        }
+        assert_eq!(phases.state.load(Ordering::Relaxed), 19);
+        assert_eq!(barrier.ended(PHASE - 12), Some(Ok(())));
+        assert_eq!(barrier.ended(PHASE - 13), Some(Err(Failed::Broken)));
+        assert!(is_later(3, PHASE - 3) && !is_later(PHASE - 3, 3));
+    }
+
+    #[test]
+    fn a_death_or_a_timeout_inside_breaks_it_until_it_is_reset() {
+        let (phases, cells) = words(3);
+        let (barrier, peers) = (Barrier { phases: &phases, cells: &cells }, Fake::mortal());
+        assert_eq!(barrier.wait(owner(1), &peers, Wait::at_most(Duration::ZERO)), Err(Failed::TimedOut));
+        assert_eq!(barrier.wait(owner(1), &peers, Wait::ForEver), Err(Failed::Broken));
+        barrier.reset();
+        assert!(!barrier.is_broken());
+        barrier.arrive(owner(2)).unwrap();
+        peers.kill(owner(2));
+        assert_eq!(barrier.wait(owner(1), &peers, Wait::ForEver), Err(Failed::Died));
+        assert!(barrier.is_broken());
+    }
+
+    #[test]
+    fn the_last_to_arrive_may_die_before_it_says_so() {
+        let (phases, cells) = words(2);
+        let (barrier, peers) = (Barrier { phases: &phases, cells: &cells }, Fake::mortal());
+        assert_eq!(barrier.arrive(owner(1)), Ok((1, 0)));
+        assert_eq!(barrier.arrive(owner(2)), Ok((1, 1)));
+        peers.kill(owner(2));
+        // A newcomer finds the phase full: it completes it, and waits in the next, where nobody else comes.
+        assert_eq!(barrier.wait(owner(3), &peers, Wait::at_most(Duration::ZERO)), Err(Failed::TimedOut));
+        assert_eq!(barrier.ended(1), Some(Ok(())));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use loom::{cell::UnsafeCell, sync::Arc, thread};
+
+    use super::*;
+    use crate::words::peers::fake::{Fake, owner};
+
+    struct Shared {
+        phases: Phases,
+        cells: Vec<AtomicU64>,
+        peers: Fake,
+        /// One for each party: written before it arrives, read by all after.
+        done: Vec<UnsafeCell<u32>>,
+    }
+
+    // SAFETY: who writes `done` when is what the barrier decides; loom reports whoever does otherwise.
+    unsafe impl Sync for Shared {}
+    // SAFETY: as above.
+    unsafe impl Send for Shared {}
+
+    impl Shared {
+        fn new(parties: usize, peers: Fake) -> Arc<Self> {
+            Arc::new(Self {
+                phases: Phases::new(),
+                cells: (0..parties).map(|_| AtomicU64::new(0)).collect(),
+                peers,
+                done: (0..parties).map(|_| UnsafeCell::new(0)).collect(),
+            })
+        }
+
+        fn barrier(&self) -> Barrier<'_> {
+            Barrier { phases: &self.phases, cells: &self.cells }
+        }
+
+        /// Does something, meets the others, and looks at what they did.
+        fn meet(&self, me: u32) -> usize {
+            // SAFETY: this party's own, until all have met; loom checks that.
+            self.done[me as usize - 1].with_mut(|done| unsafe { *done = me });
+            let place = self.barrier().wait(owner(me), &self.peers, Wait::ForEver).expect("nothing breaks it");
+            for (party, done) in (1..).zip(&self.done) {
+                // SAFETY: nobody writes any more; loom checks that.
+                assert_eq!(done.with(|done| unsafe { *done }), party);
+            }
+            place
+        }
+    }
+
+    fn bounded(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.check(run);
+    }
+
+    #[test]
+    fn all_meet_and_see_what_the_others_did() {
+        bounded(2, || {
+            let shared = Shared::new(3, Fake::immortal());
+            let others: Vec<_> = [2, 3]
+                .into_iter()
+                .map(|me| {
+                    let shared = shared.clone();
+                    thread::spawn(move || shared.meet(me))
+                })
+                .collect();
+            let mut places = vec![shared.meet(1)];
+            places.extend(others.into_iter().map(|other| other.join().unwrap()));
+            places.sort_unstable();
+            assert_eq!(places, [0, 1, 2]);
+        });
+    }
+
+    #[test]
+    fn two_meet_again_and_again() {
+        bounded(3, || {
+            let shared = Shared::new(2, Fake::immortal());
+            let twice = |me, shared: &Shared| {
+                for _ in 0..2 {
+                    shared.barrier().wait(owner(me), &shared.peers, Wait::ForEver).expect("nothing breaks it");
+                }
+            };
+            let other = {
+                let shared = shared.clone();
+                thread::spawn(move || twice(2, &shared))
+            };
+            twice(1, &shared);
+            other.join().unwrap();
+            assert_eq!(phase(shared.phases.state.load(Ordering::Relaxed)), 3);
+        });
+    }
+
+    #[test]
+    fn a_reset_and_an_arrival_agree() {
+        bounded(2, || {
+            let shared = Shared::new(2, Fake::immortal());
+            let waiters: Vec<_> = [1, 2]
+                .into_iter()
+                .map(|me| {
+                    let shared = shared.clone();
+                    thread::spawn(move || {
+                        let ended = shared.barrier().wait(owner(me), &shared.peers, Wait::ForEver);
+                        // Whoever was sent away by the reset comes again; the other may wait for it.
+                        if ended.is_err() {
+                            shared.barrier().abort();
+                        }
+                        ended.is_ok()
+                    })
+                })
+                .collect();
+            shared.barrier().reset();
+            let ended: Vec<_> = waiters.into_iter().map(|waiter| waiter.join().unwrap()).collect();
+            assert!(ended == [true, true] || ended == [false, false], "{ended:?}");
+        });
+    }
+
+    #[test]
+    fn a_break_and_the_last_arrival_agree() {
+        bounded(3, || {
+            let shared = Shared::new(2, Fake::immortal());
+            let other = {
+                let shared = shared.clone();
+                thread::spawn(move || shared.barrier().wait(owner(2), &shared.peers, Wait::ForEver).is_ok())
+            };
+            let aborting = {
+                let shared = shared.clone();
+                thread::spawn(move || shared.barrier().abort())
+            };
+            let here = shared.barrier().wait(owner(1), &shared.peers, Wait::ForEver).is_ok();
+            assert_eq!(here, other.join().unwrap());
+            aborting.join().unwrap();
+        });
+    }
+}
