@@ -2,7 +2,7 @@
 //!
 //! * [`Segment`]: sealed memory without a name, which travels in messages and is checked by whoever maps it.
 //! * [`futex`]: a word that one process waits on and another wakes. [`prim`]: atomics that a model checker can replace.
-//! * [`Words`]: what several processes may use at once by reference.
+//! * [`Words`]: what several processes may use at once by reference. [`Plain`]: values that may lie there as they are.
 //!
 //! The protocols, and what is found after a death or a stop between any two steps: `docs/design/shared-memory.md` in the
 //! repository.
@@ -14,6 +14,8 @@ pub mod futex;
 mod header;
 #[cfg(not(loom))]
 mod mapping;
+#[cfg(not(loom))]
+mod plain;
 pub mod prim;
 #[cfg(not(loom))]
 mod segment;
@@ -26,6 +28,7 @@ mod words;
 pub use self::{
     error::SegmentError,
     header::Kind,
+    plain::Plain,
     segment::{MAX_ALIGN, Segment, SegmentOptions},
     words::{Place, Words},
 };
