@@ -14,6 +14,7 @@ pub mod futex;
 mod header;
 #[cfg(not(loom))]
 mod mapping;
+pub mod participants;
 #[cfg(not(loom))]
 mod plain;
 pub mod prim;

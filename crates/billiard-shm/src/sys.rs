@@ -245,3 +245,93 @@ pub(crate) fn random() -> Result<u64, Failed> {
 pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, Failed> {
     checked("fcntl(F_DUPFD_CLOEXEC)", "sys.shm.dup", || rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 3))
 }
+
+/// The record lock on one byte of a file, by [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html): it belongs to
+/// the process, a fork does not inherit it, and the kernel releases it when the process ends.
+fn record(kind: i32, byte: u64) -> libc::flock {
+    // SAFETY: zeros are a value of this struct of numbers.
+    let mut record: libc::flock = unsafe { std::mem::zeroed() };
+    record.l_type = kind as libc::c_short;
+    record.l_whence = libc::SEEK_SET as libc::c_short;
+    record.l_start = byte as libc::off_t;
+    record.l_len = 1;
+    record
+}
+
+fn fcntl_record(fd: BorrowedFd<'_>, command: i32, record: &mut libc::flock) -> Result<(), Errno> {
+    // SAFETY: both commands that are used take a pointer to such a struct, which is valid.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), command, std::ptr::from_mut(record)) } {
+        -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the lock on a byte for this process; false when another process has it. That it was taken before is no matter.
+pub(crate) fn try_lock(fd: BorrowedFd<'_>, byte: u64) -> Result<bool, Failed> {
+    checked("fcntl(F_SETLK)", "sys.shm.setlk", || {
+        match fcntl_record(fd, libc::F_SETLK, &mut record(libc::F_WRLCK, byte)) {
+            Ok(()) => Ok(true),
+            Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+/// Gives the lock back. That this process does not have it is no matter.
+pub(crate) fn unlock(fd: BorrowedFd<'_>, byte: u64) {
+    let _ = fcntl_record(fd, libc::F_SETLK, &mut record(libc::F_UNLCK, byte));
+}
+
+/// The process that has the lock, if it is another than this.
+pub(crate) fn lock_holder(fd: BorrowedFd<'_>, byte: u64) -> Result<Option<u32>, Failed> {
+    checked("fcntl(F_GETLK)", "sys.shm.getlk", || {
+        let mut record = record(libc::F_WRLCK, byte);
+        fcntl_record(fd, libc::F_GETLK, &mut record)?;
+        let is_locked = record.l_type != libc::F_UNLCK as libc::c_short;
+        Ok(is_locked.then_some(u32::try_from(record.l_pid).unwrap_or(0)))
+    })
+}
+
+/// Which process of that pid it is: the moment when it was started, in ticks since the machine was. `None` when there is no
+/// such process, or nothing but its status is left.
+pub(crate) fn start_time(pid: u32) -> Result<Option<u64>, Failed> {
+    let failed = |source| Failed { call: "read /proc/…/stat", source };
+    fault::errno("sys.shm.proc_stat").map_err(|errno| failed(io::Error::from_raw_os_error(errno)))?;
+    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        // ESRCH: it ended between the two steps of the reading.
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    // `pid (name) state …`, see proc_pid_stat(5): the name may contain anything, so read from its last parenthesis. Field 3
+    // is the state, field 22 the moment.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    match (fields.first(), fields.get(19).and_then(|field| field.parse().ok())) {
+        (Some(&("Z" | "X" | "x")), _) => Ok(None),
+        (_, Some(moment)) => Ok(Some(moment)),
+        _ => Err(failed(io::ErrorKind::InvalidData.into())),
+    }
+}
+
+/// Whether descriptor `number` of a process is of that file. `None` when that cannot be seen.
+pub(crate) fn has_open(pid: u32, number: u32, file: FileIdentity) -> Option<bool> {
+    match rustix::fs::stat(format!("/proc/{pid}/fd/{number}")) {
+        Ok(stat) => Some(stat.st_dev == file.device && stat.st_ino == file.inode),
+        Err(Errno::NOENT | Errno::SRCH) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// The world in which this process's pids mean something.
+pub(crate) fn pid_namespace() -> Result<u64, Failed> {
+    checked("stat /proc/self/ns/pid", "sys.shm.namespace", || {
+        rustix::fs::stat("/proc/self/ns/pid").map(|stat| stat.st_ino)
+    })
+}
+
+/// This process.
+pub(crate) fn pid() -> u32 {
+    std::process::id()
+}
