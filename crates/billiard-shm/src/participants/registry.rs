@@ -235,6 +235,14 @@ impl Registry {
         }
     }
 
+    /// Who had that record last, dead or alive; none when nobody had, or there is no such record.
+    #[must_use]
+    pub fn member_at(&self, index: usize) -> Option<Member> {
+        // Acquire: pairs with the Release in `take_record`.
+        let generation = self.0.records.get(index)?.generation.load(Ordering::Acquire) & GENERATION_MASK;
+        (generation != 0).then_some(Member { index: index as u16, generation })
+    }
+
     fn known_member(&self) -> Option<Member> {
         match self.0.first.get() {
             Some((generation, member)) if generation.is_current() => Some(*member),
