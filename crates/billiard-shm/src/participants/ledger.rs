@@ -128,6 +128,7 @@ pub enum LedgerError {
 pub struct Ledger<'a> {
     count: &'a AtomicU64,
     holdings: &'a [AtomicU64],
+    bound: u32,
 }
 
 impl<'a> Ledger<'a> {
@@ -135,7 +136,14 @@ impl<'a> Ledger<'a> {
     /// one word for each index of the [`Registry`](super::Registry).
     #[must_use]
     pub fn new(count: &'a AtomicU64, holdings: &'a [AtomicU64]) -> Self {
-        Self { count, holdings }
+        Self { count, holdings, bound: MAX_COUNT }
+    }
+
+    /// The same, of which no more than `bound` are free ever: adding more is an error, and what is given back beyond is dropped. All
+    /// who use the words have to agree on it. [`MAX_COUNT`] unless it is smaller.
+    #[must_use]
+    pub fn bounded(self, bound: u32) -> Self {
+        Self { bound: bound.min(MAX_COUNT), ..self }
     }
 
     /// What the words of a new ledger have to be so that `count` are free: the value for its first word. Cut at [`MAX_COUNT`].
@@ -179,7 +187,7 @@ impl<'a> Ledger<'a> {
     pub fn give_back(&self, member: Member) -> Result<(), LedgerError> {
         self.change(member, |count, holding| match holding.held() {
             0 => Err(LedgerError::NotHeld),
-            _ => Ok((count.count().saturating_add(1).min(MAX_COUNT), Change::Gave)),
+            _ => Ok((self.with_more(count, 1), Change::Gave)),
         })
     }
 
@@ -192,14 +200,20 @@ impl<'a> Ledger<'a> {
         self.change_for_nobody(|free| free.checked_sub(1).ok_or(LedgerError::NothingFree))
     }
 
-    /// Adds `more`, unless that makes more than `bound` free.
+    /// Adds `more`, unless that makes more free than may be.
     ///
     /// # Errors
     ///
     /// [`LedgerError::TooMany`].
-    pub fn add(&self, more: u32, bound: u32) -> Result<(), LedgerError> {
-        let bound = bound.min(MAX_COUNT);
-        self.change_for_nobody(|free| free.checked_add(more).filter(|&free| free <= bound).ok_or(LedgerError::TooMany))
+    pub fn add(&self, more: u32) -> Result<(), LedgerError> {
+        self.change_for_nobody(|free| {
+            free.checked_add(more).filter(|&free| free <= self.bound).ok_or(LedgerError::TooMany)
+        })
+    }
+
+    /// What is free after somebody has given back `more`. Too many, if others have added what they had not taken.
+    fn with_more(&self, count: Count, more: u32) -> u32 {
+        count.count().saturating_add(more).min(self.bound).max(count.count())
     }
 
     /// Frees what those held who are not alive any more, and returns how much that was.
@@ -224,7 +238,7 @@ impl<'a> Ledger<'a> {
             if holding.generation() != dead.generation || holding.held() == 0 {
                 return 0;
             }
-            let free = count.count().saturating_add(holding.held()).min(MAX_COUNT);
+            let free = self.with_more(count, holding.held());
             let next = Count::new(free, Change::Swept, dead.index.into(), holding.sequence() + 1);
             if self.replace(count, next) {
                 billiard_wire::fault::point("shm.ledger.swept");
@@ -346,11 +360,14 @@ mod tests {
         assert_eq!(ledger.give_back(ONE), Err(LedgerError::NotHeld));
         assert_eq!(ledger.remove(), Ok(()));
         assert_eq!(ledger.remove(), Err(LedgerError::NothingFree));
-        assert_eq!(ledger.add(3, 2), Err(LedgerError::TooMany));
-        assert_eq!(ledger.add(2, 2), Ok(()));
-        assert_eq!(ledger.add(1, u32::MAX), Ok(()));
-        assert_eq!(ledger.add(u32::MAX, u32::MAX), Err(LedgerError::TooMany));
-        assert_eq!((ledger.free(), ledger.held_by(TWO)), (3, 1));
+        assert_eq!(ledger.bounded(2).add(3), Err(LedgerError::TooMany));
+        assert_eq!(ledger.bounded(2).add(2), Ok(()));
+        // One that was added and never taken leaves no room for the one that is given back.
+        assert_eq!(ledger.bounded(2).give_back(TWO), Ok(()));
+        assert_eq!((ledger.free(), ledger.held_by(TWO)), (2, 0));
+        assert_eq!(ledger.bounded(u32::MAX).add(1), Ok(()));
+        assert_eq!(ledger.add(u32::MAX), Err(LedgerError::TooMany));
+        assert_eq!(ledger.free(), 3);
     }
 
     #[test]
