@@ -34,6 +34,10 @@ pub(crate) struct Phases {
     _pad: u32,
 }
 
+// SAFETY: atomics, `repr(C)`, and padding that nobody looks at.
+#[cfg(not(loom))]
+unsafe impl billiard_shm::Words for Phases {}
+
 /// The words together with the cells, one for each party: the phase for which it was claimed last, and by whom.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Barrier<'a> {
@@ -146,27 +150,33 @@ impl Barrier<'_> {
     /// Claims the first free cell; the phase, and the number of the cell.
     fn arrive(self, me: Owner) -> Result<(u64, usize), Failed> {
         fault::point("barrier.arrive");
-        let mut state = self.phases.state.load(Ordering::Acquire);
         loop {
+            let state = self.phases.state.load(Ordering::Acquire);
             if state & BROKEN != 0 {
                 return Err(Failed::Broken);
             }
-            let phase = phase(state);
-            match self.cells_of(phase) {
-                // Whoever claimed the last has not completed the phase yet.
-                Arrived::All => self.complete(phase),
-                // The phase is over; unless it is not, and there is garbage in the cell.
-                Arrived::UpTo(_, cell) if is_later(cell, phase) && self.is_over(phase) => {}
-                Arrived::UpTo(place, cell) => {
-                    // PAIR barrier.cells: Release, seen by the Acquire in `cells_of` of all who claim a later one.
-                    let claim = claimed(phase, me);
-                    let claimed = self.cells[place].compare_exchange(cell, claim, Ordering::AcqRel, Ordering::Relaxed);
-                    if claimed.is_ok() {
-                        return Ok((phase, place)); // the phase may have ended meanwhile, but not as completed
-                    }
-                }
+            if let Some(place) = self.claim(phase(state), me) {
+                return Ok((phase(state), place)); // the phase may have ended meanwhile, but not as completed
             }
-            state = self.phases.state.load(Ordering::Acquire);
+        }
+    }
+
+    /// Claims the first free cell, if the phase is this one still; the number of the cell.
+    fn claim(self, phase: u64, me: Owner) -> Option<usize> {
+        match self.cells_of(phase) {
+            // Whoever claimed the last has not completed the phase yet.
+            Arrived::All => {
+                self.complete(phase);
+                None
+            }
+            // The phase is over; unless it is not, and there is garbage in the cell.
+            Arrived::UpTo(_, cell) if is_later(cell, phase) && self.is_over(phase) => None,
+            Arrived::UpTo(place, cell) => {
+                // PAIR barrier.cells: Release, seen by the Acquire in `cells_of` of all who claim a later one.
+                let next = claimed(phase, me);
+                let before = self.cells[place].compare_exchange(cell, next, Ordering::AcqRel, Ordering::Relaxed);
+                before.is_ok().then_some(place)
+            }
         }
     }
 
@@ -286,7 +296,7 @@ mod tests {
         assert_eq!(barrier.arrive(owner(5)), Ok((1, 0)));
         assert_eq!(barrier.arrived(), 1);
         assert_eq!(barrier.wait(owner(6), &Fake::immortal(), Wait::ForEver), Ok(1));
-        assert_eq!(cells[0].load(Ordering::Relaxed), 5 << 32 | 1);
+        assert_eq!(cells[0].load(Ordering::Relaxed), u64::from(owner(5).bits()) << 32 | 1);
         assert_eq!(phases.state.load(Ordering::Relaxed), 2);
         assert_eq!(barrier.ended(1), Some(Ok(())));
         barrier.reset();
@@ -299,7 +309,7 @@ mod tests {
 
     #[test]
     fn phases_go_round_and_long_ago_is_broken() {
-        let (phases, cells) = words(1);
+        let (phases, cells) = words(1); // the cell seems to be of a later phase: garbage is overwritten
         let barrier = Barrier { phases: &phases, cells: &cells };
         phases.state.store(PHASE - 20, Ordering::Relaxed);
         for _ in 0..40 {
@@ -309,6 +319,19 @@ mod tests {
         assert_eq!(barrier.ended(PHASE - 12), Some(Ok(())));
         assert_eq!(barrier.ended(PHASE - 13), Some(Err(Failed::Broken)));
         assert!(is_later(3, PHASE - 3) && !is_later(PHASE - 3, 3));
+    }
+
+    #[test]
+    fn a_straggler_takes_no_place_of_a_later_phase() {
+        let (phases, cells) = words(2);
+        let barrier = Barrier { phases: &phases, cells: &cells };
+        for me in 1..=3 {
+            assert!(barrier.arrive(owner(me)).is_ok()); // the third completes the first phase, and is in the second
+        }
+        // One that has read the state before all that.
+        assert_eq!(barrier.claim(1, owner(4)), None);
+        assert_eq!(barrier.arrive(owner(4)), Ok((2, 1)));
+        assert_eq!(cells[0].load(Ordering::Relaxed), claimed(2, owner(3)));
     }
 
     #[test]
@@ -350,7 +373,7 @@ mod models {
         cells: Vec<AtomicU64>,
         peers: Fake,
         /// One for each party: written before it arrives, read by all after.
-        done: Vec<UnsafeCell<u32>>,
+        done: Vec<UnsafeCell<u16>>,
     }
 
     // SAFETY: who writes `done` when is what the barrier decides; loom reports whoever does otherwise.
@@ -373,9 +396,9 @@ mod models {
         }
 
         /// Does something, meets the others, and looks at what they did.
-        fn meet(&self, me: u32) -> usize {
+        fn meet(&self, me: u16) -> usize {
             // SAFETY: this party's own, until all have met; loom checks that.
-            self.done[me as usize - 1].with_mut(|done| unsafe { *done = me });
+            self.done[usize::from(me) - 1].with_mut(|done| unsafe { *done = me });
             let place = self.barrier().wait(owner(me), &self.peers, Wait::ForEver).expect("nothing breaks it");
             for (party, done) in (1..).zip(&self.done) {
                 // SAFETY: nobody writes any more; loom checks that.

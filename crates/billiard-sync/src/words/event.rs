@@ -23,6 +23,10 @@ const GENERATION: u32 = WAITING - 1;
 #[cfg_attr(not(loom), repr(transparent))]
 pub(crate) struct EventWord(Futex);
 
+// SAFETY: it is one atomic.
+#[cfg(not(loom))]
+unsafe impl billiard_shm::Words for EventWord {}
+
 impl EventWord {
     /// Not set.
     #[cfg(test)]
