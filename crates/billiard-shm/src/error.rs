@@ -62,6 +62,9 @@ pub enum SegmentError {
         /// The type that was asked for.
         expected: &'static str,
     },
+    /// It is a buffer, which has one owner.
+    #[error("the segment is a buffer with one owner: receive it as a `SharedBuffer` or a `FrozenBuffer`")]
+    Owned,
     /// Its header contradicts itself, or the file.
     #[error("the header of the segment makes no sense: {0}")]
     Damaged(&'static str),

@@ -11,7 +11,7 @@ use std::{
     fmt,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use billiard_wire::{
@@ -74,6 +74,7 @@ pub struct SegmentOptions {
     manner: Manner,
     align: Option<usize>,
     read_only_for_others: bool,
+    /// Of a buffer: it can be sealed further, and is attached to by its own protocol alone.
     may_be_frozen: bool,
 }
 
@@ -170,6 +171,9 @@ impl SegmentOptions {
             return Err(SegmentError::Truncated { needs: bytes.len() as u64, has });
         }
         let header = Header::from_bytes(&bytes, info.len)?;
+        if header.kind.is_same_but_for_type(&crate::buffer::KIND) && !self.may_be_frozen {
+            return Err(SegmentError::Owned);
+        }
         let total = usize::try_from(header.len).ok().and_then(|len| len.checked_add(header.begin()));
         let total = total.filter(|&total| total <= isize::MAX as usize - MAX_ALIGN);
         let total = total.ok_or(SegmentError::Damaged("its length is beyond any memory"))?;
@@ -216,6 +220,30 @@ impl Segment {
     /// [`SegmentError::WrongKind`], [`SegmentError::WrongType`].
     pub fn check(&self, kind: Kind) -> Result<(), SegmentError> {
         self.0.header.check(kind, "the one asked for")
+    }
+
+    /// The same, where the kind is [of that type](Kind::of), which the error names.
+    pub(crate) fn check_type<T: 'static>(&self, kind: Kind) -> Result<(), SegmentError> {
+        self.0.header.check(kind.of::<T>(), std::any::type_name::<T>())
+    }
+
+    /// The word at that offset of the header.
+    pub(crate) fn header_word(&self, offset: usize) -> &AtomicU64 {
+        self.0.mapping.word(offset)
+    }
+
+    /// The address of its first byte.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        // SAFETY: a segment has at least one byte behind its header, inside the mapping.
+        unsafe { self.0.mapping.base().byte_add(self.0.header.begin()) }
+    }
+
+    /// Unmaps it and keeps the descriptor, if this is the only handle here.
+    pub(crate) fn into_fd(self) -> Result<OwnedFd, Self> {
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Ok(inner.fd), // the mapping is dropped
+            Err(shared) => Err(Self(shared)),
+        }
     }
 
     /// An error in a copy of the process that was forked by hand.
