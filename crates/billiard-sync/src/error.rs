@@ -12,10 +12,10 @@ pub enum Error {
     #[error(transparent)]
     Forked(#[from] Forked),
     /// Its memory could not be made or attached to.
-    #[error("the memory of the primitive cannot be used")]
+    #[error(transparent)]
     Segment(#[from] SegmentError),
     /// This process could not be entered into the registry of those who share the primitive.
-    #[error("this process cannot take part in what the primitive shares")]
+    #[error(transparent)]
     Participants(#[from] RegistryError),
     /// A semaphore would have more permits than it may: those released are not added.
     #[error("the semaphore may have {bound} permits at the most: more were released than acquired")]
@@ -48,7 +48,7 @@ pub enum LockError<G = ()> {
     #[error("the lock was held until the time was over")]
     TimedOut,
     /// It cannot be used here.
-    #[error("the lock cannot be used")]
+    #[error(transparent)]
     Unusable(#[from] Error),
 }
 
@@ -109,6 +109,6 @@ pub enum BarrierError {
     #[error("a participant died while it waited at the barrier: it is broken now")]
     ParticipantDied,
     /// It cannot be used here.
-    #[error("the barrier cannot be used")]
+    #[error(transparent)]
     Unusable(#[from] Error),
 }
