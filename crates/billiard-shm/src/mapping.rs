@@ -61,6 +61,10 @@ impl Mapping {
         self.base
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Whether copies of the process by a fork do not have it.
     pub(crate) fn is_left_out_of_forks(&self) -> bool {
         self.only_in.is_some()

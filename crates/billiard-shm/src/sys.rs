@@ -12,7 +12,7 @@ use std::{
 
 use billiard_wire::fault;
 use rustix::{
-    fs::{FileType, MemfdFlags, SealFlags},
+    fs::{AtFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags},
     io::Errno,
     mm::{Advice, MapFlags, ProtFlags},
     thread::futex,
@@ -334,4 +334,80 @@ pub(crate) fn pid_namespace() -> Result<u64, Failed> {
 /// This process.
 pub(crate) fn pid() -> u32 {
     std::process::id()
+}
+
+/// Where POSIX shared memory has its names, see [shm_overview(7)](https://man7.org/linux/man-pages/man7/shm_overview.7.html).
+pub(crate) const NAMES: &str = "/dev/shm";
+
+fn path_of(name: &str) -> String {
+    format!("{NAMES}/{name}")
+}
+
+/// A new file among the named ones, which has no name yet; for its user alone.
+pub(crate) fn nameless_file() -> Result<OwnedFd, Failed> {
+    checked("open(O_TMPFILE)", "sys.shm.tmpfile", || {
+        let fd = rustix::fs::open(NAMES, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
+        if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, 3) }
+    })
+}
+
+/// Finds the room for the file now, so that nobody who touches it later is killed for want of it.
+pub(crate) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<(), Failed> {
+    checked("fallocate", "sys.shm.fallocate", || rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), 0, len))
+}
+
+/// Gives a nameless file its name; false when another has it.
+pub(crate) fn give_name(fd: BorrowedFd<'_>, name: &str) -> Result<bool, Failed> {
+    let from = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    checked("linkat", "sys.shm.linkat", || {
+        let link = rustix::fs::linkat(rustix::fs::CWD, &from, rustix::fs::CWD, path_of(name), AtFlags::SYMLINK_FOLLOW);
+        match link {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+/// The file of that name; `None` when there is none.
+pub(crate) fn open_name(name: &str, writable: bool) -> Result<Option<OwnedFd>, Failed> {
+    let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    checked("shm_open", "sys.shm.shm_open", || match rustix::fs::open(path_of(name), flags, Mode::empty()) {
+        Ok(fd) if fd.as_raw_fd() > 2 => Ok(Some(fd)),
+        Ok(fd) => rustix::io::fcntl_dupfd_cloexec(&fd, 3).map(Some),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    })
+}
+
+/// Removes the name; false when there is none.
+pub(crate) fn remove_name(name: &str) -> Result<bool, Failed> {
+    checked("shm_unlink", "sys.shm.shm_unlink", || match rustix::fs::unlink(path_of(name)) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    })
+}
+
+/// Which file has that name.
+pub(crate) fn identity_of_name(name: &str) -> Option<FileIdentity> {
+    let stat = rustix::fs::lstat(path_of(name)).ok()?;
+    Some(FileIdentity { device: stat.st_dev, inode: stat.st_ino })
+}
+
+/// Takes the lock on an open file, for as long as it is open anywhere; false when another open file has it.
+pub(crate) fn try_own(fd: BorrowedFd<'_>) -> Result<bool, Failed> {
+    checked("flock", "sys.shm.flock", || {
+        match rustix::fs::flock(fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+/// The user that this process makes files as.
+pub(crate) fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
 }

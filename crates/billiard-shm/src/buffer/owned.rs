@@ -366,7 +366,11 @@ unsafe impl<T: Sync> Sync for Borrowed<'_, T> {}
 impl<T> Deref for Borrowed<'_, T> {
     type Target = [T];
 
+    /// # Panics
+    ///
+    /// In a copy of the process by a fork, where the memory is not.
     fn deref(&self) -> &[T] {
+        assert!(self.buffer.handle.generation.is_current(), "a slice of a shared buffer was copied by a fork");
         // SAFETY: the range is mapped, aligned, as long as the count says, and any bytes are values; it stays mapped while it is
         // lent; nobody writes, since that takes the handle exclusively, and other processes are not its owner.
         unsafe { self.values.as_ref() }
