@@ -47,7 +47,7 @@ fn copies_forked_by_hand_refuse_and_children_go_on() {
             && semaphore.try_permit().is_err()
             && matches!(barrier.wait(), Err(BarrierError::Unusable(_)))
             && barrier.reset().is_err()
-            && panics(|| drop(value.get()))
+            && panics(|| _ = value.get())
             && panics(|| value.set(1))
             && large.update(|_| ()).is_err()
     }));
@@ -56,7 +56,7 @@ fn copies_forked_by_hand_refuse_and_children_go_on() {
     assert!(in_a_copy(|| {
         heritage.accept();
         let guards = guard.take().unwrap();
-        let used = panics(|| drop(*guards.1));
+        let used = panics(|| _ = *guards.1 + 1);
         drop(guards);
         let held = matches!(lock.try_lock(), Err(LockError::WouldBlock)) && mutex.is_locked() && semaphore.value() == 1;
         used && held && value.get() == 5

@@ -5,6 +5,9 @@
 
 mod chaos;
 mod faults;
+mod flags;
+mod locks;
+mod loom;
 
 use std::{
     collections::hash_map::RandomState,
@@ -34,7 +37,7 @@ Options:
 ";
 
 /// The checks, in the order in which `all` runs them.
-pub(crate) static CHECKS: &[Check] = &[faults::CHECK, chaos::CHECK];
+pub(crate) static CHECKS: &[Check] = &[loom::CHECK, faults::CHECK, locks::CHECK, chaos::CHECK];
 
 /// Something that must hold, looked at for as long as one likes.
 #[derive(Debug)]

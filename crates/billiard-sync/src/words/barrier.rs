@@ -107,10 +107,10 @@ impl Barrier<'_> {
 
     /// Arrives, and waits until all have; the place among them.
     pub(crate) fn wait(self, me: Owner, peers: &impl Peers, wait: Wait) -> Result<usize, Failed> {
-        let (phase, place) = self.arrive(me)?;
+        let (phase, place) = self.arrive(me, peers)?;
         fault::point("barrier.arrived");
         if place + 1 == self.cells.len() {
-            self.complete(phase);
+            self.close(phase, peers)?;
         }
         loop {
             // PAIR barrier.bell: Acquire, before `state`, which whoever rings has changed first.
@@ -121,11 +121,8 @@ impl Barrier<'_> {
             fault::point("barrier.waiting");
             let looked = self.phases.bell.wait(bell, wait.next(peers));
             fault::point("barrier.woken");
-            if looked == billiard_shm::futex::Wait::TimedOut
-                && let Some(why) = self.look(phase, peers, wait)
-                && self.break_off(phase)
-            {
-                return Err(why);
+            if looked == billiard_shm::futex::Wait::TimedOut {
+                self.look(phase, peers, wait)?;
             }
         }
     }
@@ -148,36 +145,51 @@ impl Barrier<'_> {
     }
 
     /// Claims the first free cell; the phase, and the number of the cell.
-    fn arrive(self, me: Owner) -> Result<(u64, usize), Failed> {
+    fn arrive(self, me: Owner, peers: &impl Peers) -> Result<(u64, usize), Failed> {
         fault::point("barrier.arrive");
         loop {
             let state = self.phases.state.load(Ordering::Acquire);
             if state & BROKEN != 0 {
                 return Err(Failed::Broken);
             }
-            if let Some(place) = self.claim(phase(state), me) {
+            if let Some(place) = self.claim(phase(state), me, peers)? {
                 return Ok((phase(state), place)); // the phase may have ended meanwhile, but not as completed
             }
         }
     }
 
     /// Claims the first free cell, if the phase is this one still; the number of the cell.
-    fn claim(self, phase: u64, me: Owner) -> Option<usize> {
+    fn claim(self, phase: u64, me: Owner, peers: &impl Peers) -> Result<Option<usize>, Failed> {
         match self.cells_of(phase) {
-            // Whoever claimed the last has not completed the phase yet.
-            Arrived::All => {
-                self.complete(phase);
-                None
-            }
+            // Whoever claimed the last has not closed the phase yet.
+            Arrived::All => self.close(phase, peers).map(|()| None),
             // The phase is over; unless it is not, and there is garbage in the cell.
-            Arrived::UpTo(_, cell) if is_later(cell, phase) && self.is_over(phase) => None,
+            Arrived::UpTo(_, cell) if is_later(cell, phase) && self.is_over(phase) => Ok(None),
             Arrived::UpTo(place, cell) => {
                 // PAIR barrier.cells: Release, seen by the Acquire in `cells_of` of all who claim a later one.
                 let next = claimed(phase, me);
                 let before = self.cells[place].compare_exchange(cell, next, Ordering::AcqRel, Ordering::Relaxed);
-                before.is_ok().then_some(place)
+                Ok(before.is_ok().then_some(place))
             }
         }
+    }
+
+    /// All have arrived: completes the phase, unless one of them has died since.
+    fn close(self, phase: u64, peers: &impl Peers) -> Result<(), Failed> {
+        if self.has_dead(self.cells.len(), peers) {
+            return self.break_for(phase, Failed::Died);
+        }
+        self.complete(phase);
+        Ok(())
+    }
+
+    /// Whether one of the first `count` to arrive has died.
+    fn has_dead(self, count: usize, peers: &impl Peers) -> bool {
+        let is_dead = |cell: &AtomicU64| {
+            let owner = Owner::from_bits((cell.load(Ordering::Relaxed) >> 32) as u32);
+            owner.is_none_or(|owner| peers.is_dead(owner))
+        };
+        self.cells[..count].iter().any(is_dead)
     }
 
     fn is_over(self, of: u64) -> bool {
@@ -255,25 +267,19 @@ impl Barrier<'_> {
         }
     }
 
-    /// Looks after the phase when nobody has woken this waiter: why to break it, if there is a reason.
-    fn look(self, phase: u64, peers: &impl Peers, wait: Wait) -> Option<Failed> {
+    /// Looks after the phase when nobody has woken this waiter; an error if there was a reason to break it.
+    fn look(self, phase: u64, peers: &impl Peers, wait: Wait) -> Result<(), Failed> {
         match self.cells_of(phase) {
-            Arrived::All => {
-                self.complete(phase); // who claimed the last cell has died, or is slow
-                None
-            }
-            Arrived::UpTo(count, _) => {
-                let is_dead = |cell: &AtomicU64| {
-                    Owner::from_bits((cell.load(Ordering::Relaxed) >> 32) as u32)
-                        .is_none_or(|owner| peers.is_dead(owner))
-                };
-                if self.cells[..count].iter().any(is_dead) {
-                    Some(Failed::Died)
-                } else {
-                    wait.is_over().then_some(Failed::TimedOut)
-                }
-            }
+            Arrived::All => self.close(phase, peers), // who claimed the last cell has died, or is slow
+            Arrived::UpTo(count, _) if self.has_dead(count, peers) => self.break_for(phase, Failed::Died),
+            Arrived::UpTo(..) if wait.is_over() => self.break_for(phase, Failed::TimedOut),
+            Arrived::UpTo(..) => Ok(()),
         }
+    }
+
+    /// Breaks that phase; the reason, unless it has ended before.
+    fn break_for(self, phase: u64, why: Failed) -> Result<(), Failed> {
+        if self.break_off(phase) { Err(why) } else { Ok(()) }
     }
 }
 
@@ -293,7 +299,7 @@ mod tests {
         assert_eq!((size_of::<Phases>(), align_of::<Phases>()), (16, 8));
         let (phases, cells) = words(2);
         let barrier = Barrier { phases: &phases, cells: &cells };
-        assert_eq!(barrier.arrive(owner(5)), Ok((1, 0)));
+        assert_eq!(barrier.arrive(owner(5), &Fake::immortal()), Ok((1, 0)));
         assert_eq!(barrier.arrived(), 1);
         assert_eq!(barrier.wait(owner(6), &Fake::immortal(), Wait::ForEver), Ok(1));
         assert_eq!(cells[0].load(Ordering::Relaxed), u64::from(owner(5).bits()) << 32 | 1);
@@ -326,11 +332,11 @@ mod tests {
         let (phases, cells) = words(2);
         let barrier = Barrier { phases: &phases, cells: &cells };
         for me in 1..=3 {
-            assert!(barrier.arrive(owner(me)).is_ok()); // the third completes the first phase, and is in the second
+            assert!(barrier.arrive(owner(me), &Fake::immortal()).is_ok()); // the third completes the first phase, and is in the second
         }
         // One that has read the state before all that.
-        assert_eq!(barrier.claim(1, owner(4)), None);
-        assert_eq!(barrier.arrive(owner(4)), Ok((2, 1)));
+        assert_eq!(barrier.claim(1, owner(4), &Fake::immortal()), Ok(None));
+        assert_eq!(barrier.arrive(owner(4), &Fake::immortal()), Ok((2, 1)));
         assert_eq!(cells[0].load(Ordering::Relaxed), claimed(2, owner(3)));
     }
 
@@ -342,22 +348,38 @@ mod tests {
         assert_eq!(barrier.wait(owner(1), &peers, Wait::ForEver), Err(Failed::Broken));
         barrier.reset();
         assert!(!barrier.is_broken());
-        barrier.arrive(owner(2)).unwrap();
+        barrier.arrive(owner(2), &peers).unwrap();
         peers.kill(owner(2));
         assert_eq!(barrier.wait(owner(1), &peers, Wait::ForEver), Err(Failed::Died));
         assert!(barrier.is_broken());
     }
 
     #[test]
-    fn the_last_to_arrive_may_die_before_it_says_so() {
+    fn the_last_to_arrive_may_die_or_stop_before_it_says_so() {
+        for dies in [false, true] {
+            let (phases, cells) = words(2);
+            let (barrier, peers) = (Barrier { phases: &phases, cells: &cells }, Fake::mortal());
+            assert_eq!(barrier.arrive(owner(1), &peers), Ok((1, 0)));
+            assert_eq!(barrier.arrive(owner(2), &peers), Ok((1, 1)));
+            if dies {
+                peers.kill(owner(2));
+                assert_eq!(barrier.wait(owner(3), &peers, Wait::ForEver), Err(Failed::Died));
+                assert_eq!(barrier.ended(1), Some(Err(Failed::Broken)));
+            } else {
+                // A newcomer finds the phase full: it completes it, and waits in the next, where nobody else comes.
+                assert_eq!(barrier.wait(owner(3), &peers, Wait::at_most(Duration::ZERO)), Err(Failed::TimedOut));
+                assert_eq!(barrier.ended(1), Some(Ok(())));
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_to_arrive_looks_who_has_died() {
         let (phases, cells) = words(2);
         let (barrier, peers) = (Barrier { phases: &phases, cells: &cells }, Fake::mortal());
-        assert_eq!(barrier.arrive(owner(1)), Ok((1, 0)));
-        assert_eq!(barrier.arrive(owner(2)), Ok((1, 1)));
-        peers.kill(owner(2));
-        // A newcomer finds the phase full: it completes it, and waits in the next, where nobody else comes.
-        assert_eq!(barrier.wait(owner(3), &peers, Wait::at_most(Duration::ZERO)), Err(Failed::TimedOut));
-        assert_eq!(barrier.ended(1), Some(Ok(())));
+        assert_eq!(barrier.arrive(owner(1), &peers), Ok((1, 0)));
+        peers.kill(owner(1));
+        assert_eq!(barrier.wait(owner(2), &peers, Wait::ForEver), Err(Failed::Died));
     }
 }
 
