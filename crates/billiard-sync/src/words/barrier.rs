@@ -440,15 +440,11 @@ mod models {
     fn all_meet_and_see_what_the_others_did() {
         bounded(2, || {
             let shared = Shared::new(3, Fake::immortal());
-            let others: Vec<_> = [2, 3]
-                .into_iter()
-                .map(|me| {
-                    let shared = shared.clone();
-                    thread::spawn(move || shared.meet(me))
-                })
-                .collect();
-            let mut places = vec![shared.meet(1)];
-            places.extend(others.into_iter().map(|other| other.join().unwrap()));
+            let parties = [1, 2, 3].map(|me| {
+                let shared = shared.clone();
+                thread::spawn(move || shared.meet(me))
+            });
+            let mut places = parties.map(|party| party.join().unwrap());
             places.sort_unstable();
             assert_eq!(places, [0, 1, 2]);
         });
@@ -463,12 +459,11 @@ mod models {
                     shared.barrier().wait(owner(me), &shared.peers, Wait::ForEver).expect("nothing breaks it");
                 }
             };
-            let other = {
+            let parties = [1, 2].map(|me| {
                 let shared = shared.clone();
-                thread::spawn(move || twice(2, &shared))
-            };
-            twice(1, &shared);
-            other.join().unwrap();
+                thread::spawn(move || twice(me, &shared))
+            });
+            parties.into_iter().for_each(|party| party.join().unwrap());
             assert_eq!(phase(shared.phases.state.load(Ordering::Relaxed)), 3);
         });
     }
@@ -491,7 +486,8 @@ mod models {
                     })
                 })
                 .collect();
-            shared.barrier().reset();
+            let resetting = shared.clone();
+            thread::spawn(move || resetting.barrier().reset()).join().unwrap();
             let ended: Vec<_> = waiters.into_iter().map(|waiter| waiter.join().unwrap()).collect();
             assert!(ended == [true, true] || ended == [false, false], "{ended:?}");
         });
@@ -499,18 +495,18 @@ mod models {
 
     #[test]
     fn a_break_and_the_last_arrival_agree() {
-        bounded(3, || {
+        bounded(2, || {
             let shared = Shared::new(2, Fake::immortal());
-            let other = {
+            let waiters = [1, 2].map(|me| {
                 let shared = shared.clone();
-                thread::spawn(move || shared.barrier().wait(owner(2), &shared.peers, Wait::ForEver).is_ok())
-            };
+                thread::spawn(move || shared.barrier().wait(owner(me), &shared.peers, Wait::ForEver).is_ok())
+            });
             let aborting = {
                 let shared = shared.clone();
                 thread::spawn(move || shared.barrier().abort())
             };
-            let here = shared.barrier().wait(owner(1), &shared.peers, Wait::ForEver).is_ok();
-            assert_eq!(here, other.join().unwrap());
+            let [one, two] = waiters.map(|waiter| waiter.join().unwrap());
+            assert_eq!(one, two);
             aborting.join().unwrap();
         });
     }

@@ -106,10 +106,17 @@ mod models {
                     }
                 })
             };
-            let mut value = [8, 9];
-            Copies::new(&shared.0, &shared.1).read(&mut value);
-            assert_eq!(value[0], value[1]);
+            let reader = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let mut value = [8, 9];
+                    Copies::new(&shared.0, &shared.1).read(&mut value);
+                    assert_eq!(value[0], value[1]);
+                })
+            };
+            reader.join().unwrap();
             writer.join().unwrap();
+            let mut value = [8, 9];
             Copies::new(&shared.0, &shared.1).read(&mut value);
             assert_eq!(value, [3, 3]);
         });

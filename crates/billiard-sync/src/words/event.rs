@@ -161,12 +161,15 @@ mod models {
                 let shared = shared.clone();
                 thread::spawn(move || assert!(shared.event.wait(&shared.peers, Wait::ForEver)))
             };
-            // Only once it waits: from then on it may not miss what comes.
-            while shared.event.0.load(Ordering::Relaxed) & WAITING == 0 {
-                thread::yield_now();
-            }
-            shared.event.set();
-            shared.event.clear();
+            let setter = thread::spawn(move || {
+                // Only once it waits: from then on it may not miss what comes.
+                while shared.event.0.load(Ordering::Relaxed) & WAITING == 0 {
+                    thread::yield_now();
+                }
+                shared.event.set();
+                shared.event.clear();
+            });
+            setter.join().unwrap();
             waiter.join().unwrap();
         });
     }
@@ -183,10 +186,13 @@ mod models {
                     shared.event.set();
                 })
             };
-            assert!(shared.event.wait(&shared.peers, Wait::ForEver));
-            // SAFETY: as above.
-            assert_eq!(shared.news.with(|news| unsafe { *news }), 7);
+            let waiter = thread::spawn(move || {
+                assert!(shared.event.wait(&shared.peers, Wait::ForEver));
+                // SAFETY: as above.
+                assert_eq!(shared.news.with(|news| unsafe { *news }), 7);
+            });
             setter.join().unwrap();
+            waiter.join().unwrap();
         });
     }
 }

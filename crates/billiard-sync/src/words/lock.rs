@@ -324,7 +324,8 @@ mod models {
                 shared.count();
                 shared.peers.kill(owner(1)); // holding it
             });
-            let taken = guarded.pass(2);
+            let shared = guarded.clone();
+            let taken = thread::spawn(move || shared.pass(2)).join().unwrap();
             dying.join().unwrap();
             // Either this one inherited it, or was the first: then it was the other who died with it.
             assert_eq!(taken == Taken::FromTheDead, guarded.word.owner().is_none());
@@ -344,9 +345,11 @@ mod models {
                 guarded.word.unlock(owner(me));
                 Some(taken)
             };
-            let shared = guarded.clone();
-            let other = thread::spawn(move || heir(2, &shared));
-            let all = [heir(3, &guarded), other.join().unwrap()];
+            let heirs = [2, 3].map(|me| {
+                let shared = guarded.clone();
+                thread::spawn(move || heir(me, &shared))
+            });
+            let all = heirs.map(|heir| heir.join().unwrap());
             assert_eq!(all.iter().filter(|taken| **taken == Some(Taken::FromTheDead)).count(), 1);
             assert!(guarded.word.owner().is_none());
         });

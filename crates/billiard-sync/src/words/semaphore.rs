@@ -251,6 +251,10 @@ mod models {
             Semaphore { ledger: Ledger::new(&self.count, &self.holdings), bell: &self.bell }
         }
 
+        fn release(&self) {
+            self.semaphore().release(1).expect("there is room");
+        }
+
         fn acquire(&self) {
             assert!(self.semaphore().acquire(&self.peers, Wait::ForEver));
         }
@@ -272,7 +276,7 @@ mod models {
         bounded(3, || {
             let shared = Shared::new(0, Fake::immortal());
             let waiter = spawn(&shared, Shared::acquire);
-            shared.semaphore().release(1).unwrap();
+            spawn(&shared, Shared::release).join().unwrap();
             waiter.join().unwrap();
             assert_eq!(shared.semaphore().ledger.free(), 0);
         });
@@ -283,8 +287,11 @@ mod models {
         bounded(2, || {
             let shared = Shared::new(0, Fake::immortal());
             let waiters = [spawn(&shared, Shared::acquire), spawn(&shared, Shared::acquire)];
-            shared.semaphore().release(1).unwrap();
-            shared.semaphore().release(1).unwrap();
+            let twice = spawn(&shared, |shared| {
+                shared.release();
+                shared.release();
+            });
+            twice.join().unwrap();
             waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
             assert_eq!(shared.semaphore().ledger.free(), 0);
         });
@@ -296,11 +303,10 @@ mod models {
             let shared = Shared::new(1, Fake::immortal());
             let round = |shared: &Shared| {
                 shared.acquire();
-                shared.semaphore().release(1).unwrap();
+                shared.release();
             };
-            let others = [spawn(&shared, round), spawn(&shared, round)];
-            round(&shared);
-            others.into_iter().for_each(|other| other.join().unwrap());
+            let all = [spawn(&shared, round), spawn(&shared, round), spawn(&shared, round)];
+            all.into_iter().for_each(|one| one.join().unwrap());
             assert_eq!(shared.semaphore().ledger.free(), 1);
         });
     }
@@ -315,9 +321,8 @@ mod models {
                     shared.semaphore().give(member(me));
                 }
             };
-            let other = spawn(&shared, pass(2));
-            pass(1)(&shared);
-            other.join().unwrap();
+            let both = [spawn(&shared, pass(1)), spawn(&shared, pass(2))];
+            both.into_iter().for_each(|one| one.join().unwrap());
             assert_eq!(shared.semaphore().ledger.free(), 1);
         });
     }
@@ -329,10 +334,10 @@ mod models {
             let waiter = spawn(&shared, Shared::acquire);
             let hasty = spawn(&shared, |shared| {
                 if shared.semaphore().acquire(&shared.peers, Wait::at_most(std::time::Duration::ZERO)) {
-                    shared.semaphore().release(1).unwrap();
+                    shared.release();
                 }
             });
-            shared.semaphore().release(1).unwrap();
+            spawn(&shared, Shared::release).join().unwrap();
             waiter.join().unwrap();
             hasty.join().unwrap();
         });
@@ -346,7 +351,10 @@ mod models {
                 shared.semaphore().try_take(member(1), &shared.peers);
                 shared.peers.kill(member(1).into());
             });
-            assert!(shared.semaphore().take(member(2), &shared.peers, Wait::ForEver));
+            let waiter = spawn(&shared, |shared| {
+                assert!(shared.semaphore().take(member(2), &shared.peers, Wait::ForEver));
+            });
+            waiter.join().unwrap();
             dying.join().unwrap();
             let ledger = shared.semaphore().ledger;
             assert_eq!(ledger.free() + ledger.held_by(member(1)) + ledger.held_by(member(2)), 1);
