@@ -251,6 +251,7 @@ impl Segment {
     /// # Errors
     ///
     /// [`Forked`].
+    #[inline]
     pub fn check_usable(&self) -> Result<(), Forked> {
         if self.0.mapping.is_left_out_of_forks() {
             self.0.generation.check_current()

@@ -228,10 +228,11 @@ impl Registry {
     /// # Errors
     ///
     /// [`RegistryError::Full`]; [`RegistryError::Segment`] in a copy that was forked by hand, and when the kernel refuses.
+    #[inline]
     pub fn member(&self) -> Result<Member, RegistryError> {
-        match self.known_member() {
-            Some(member) => Ok(member),
-            None => self.join(),
+        match self.0.first.get() {
+            Some((generation, member)) if generation.is_current() => Ok(*member), // the quick way
+            _ => self.known_member().map_or_else(|| self.join(), Ok),
         }
     }
 
