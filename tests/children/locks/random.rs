@@ -7,7 +7,7 @@ use std::{
 
 use billiard::{
     context::{Context, Process},
-    sync::{Barrier, BarrierError, Event, Lock, LockError, Mutex, Semaphore, Value},
+    sync::{Barrier, BarrierError, Event, Lock, LockError, LockGuard, Mutex, MutexGuard, Semaphore, Value},
 };
 use billiard_test_support::Random;
 use serde::{Deserialize, Serialize};
@@ -45,37 +45,52 @@ struct Found {
     barrier_broke: u64,
 }
 
-fn once(shared: &Shared, found: &mut Found) {
+/// Takes the lock, and repairs what a dead owner has left.
+fn take_lock<'a>(shared: &'a Shared, found: &mut Found) -> LockGuard<'a> {
     let held = shared.lock.lock_timeout(PATIENCE).or_else(|error| {
-        found.lock_died += 1;
         let held = error.accept()?;
+        found.lock_died += 1;
         let (one, two) = (shared.pair.0.get(), shared.pair.1.get());
         assert!(one == two || one == two + 1, "more than one was in there: {one}, {two}");
-        shared.pair.1.set(one); // repaired
+        shared.pair.1.set(one);
         Ok::<_, LockError>(held)
     });
     let held = held.expect("the lock is to be had");
-    let (one, two) = (shared.pair.0.get(), shared.pair.1.get());
-    assert_eq!(one, two, "nobody has died, and yet they differ");
-    shared.pair.0.set(one + 1);
-    shared.pair.1.set(two + 1);
-    drop(held);
+    assert_eq!(shared.pair.0.get(), shared.pair.1.get(), "nobody has died, and yet they differ");
+    held
+}
 
+/// The same of the mutex.
+fn take_mutex<'a>(shared: &'a Shared, found: &mut Found) -> MutexGuard<'a, [u64; 4]> {
     let guard = shared.mutex.lock_timeout(PATIENCE).or_else(|error| {
-        found.mutex_died += 1;
         let mut guard = error.accept()?;
-        *guard = [guard[0]; 4];
+        found.mutex_died += 1;
+        let last = guard[3];
+        assert!(guard.iter().all(|&word| word == last || word + 1 == last), "more than one was in there: {guard:?}");
+        *guard = [last; 4];
         Ok::<_, LockError>(guard)
     });
-    let mut guard = guard.expect("the mutex is to be had");
-    for index in 0..4 {
-        assert_eq!(guard[index], guard[3], "nobody has died, and yet they differ");
-        guard[index] += u64::from(index == 3);
-    }
-    let next = guard[3];
-    guard[..3].fill(next);
-    drop(guard);
+    let guard = guard.expect("the mutex is to be had");
+    assert!(guard.iter().all(|&word| word == guard[3]), "nobody has died, and yet they differ: {guard:?}");
+    guard
+}
 
+/// Counts both up, and stays in the middle for a while.
+fn count_up(shared: &Shared, found: &mut Found, pause: impl Fn()) {
+    let held = take_lock(shared, found);
+    shared.pair.0.set(shared.pair.0.get() + 1);
+    pause();
+    shared.pair.1.set(shared.pair.1.get() + 1);
+    drop(held);
+    let mut guard = take_mutex(shared, found);
+    for index in [3, 0, 1, 2] {
+        guard[index] += 1;
+        pause();
+    }
+}
+
+fn once(shared: &Shared, found: &mut Found) {
+    count_up(shared, found, || ());
     let permit = shared.semaphore.permit_timeout(PATIENCE).expect("usable");
     drop(permit.expect("a permit is to be had"));
 
@@ -101,12 +116,28 @@ fn once(shared: &Shared, found: &mut Found) {
     found.turns += 1;
 }
 
-fn victim(shared: Shared) {
+/// One that is in the middle of something most of the time, or one that does a little of everything.
+fn victim((shared, dwells): (Shared, bool)) {
     let mut found = Found::default();
     loop {
-        once(&shared, &mut found);
+        if dwells {
+            dwell(&shared, &mut found);
+        } else {
+            once(&shared, &mut found);
+        }
         let _ = shared.turns.update(|turns| *turns += 1);
     }
+}
+
+/// Holds what can be held, most of the time half-way through a change.
+fn dwell(shared: &Shared, found: &mut Found) {
+    let pause = || (0..200).for_each(|_| std::hint::spin_loop());
+    count_up(shared, found, pause);
+    let _permits = (shared.semaphore.permit(), shared.semaphore.try_permit());
+    let _ = shared.small.update(|small| {
+        *small += 1;
+        pause();
+    });
 }
 
 fn survivor(shared: Shared) -> Found {
@@ -140,8 +171,8 @@ pub(crate) fn run(time: Duration, kills: u64, mut random: Random) {
     let context = Context::forkserver();
     let mut survivors: Vec<Process<Found>> =
         (0..2).map(|_| context.process(survivor, shared.clone()).start().expect("it starts")).collect();
-    let start = || context.process(victim, shared.clone()).start().expect("it starts");
-    let mut victims: Vec<Process> = (0..VICTIMS).map(|_| start()).collect();
+    let start = |dwells| context.process(victim, (shared.clone(), dwells)).start().expect("it starts");
+    let mut victims: Vec<Process> = (0..VICTIMS).map(|_| start(true)).collect();
     let begin = Instant::now();
     let mut killed = 0;
     while begin.elapsed() < time || killed < kills {
@@ -163,7 +194,7 @@ pub(crate) fn run(time: Duration, kills: u64, mut random: Random) {
         dying.kill().expect("it can be killed");
         let status = dying.join().expect("it ends");
         assert_eq!(status.signal(), Some(libc::SIGKILL), "a victim found something wrong: {status}");
-        *dying = start();
+        *dying = start(random.below(2) == 0);
         killed += 1;
     }
     for mut victim in victims {
