@@ -58,6 +58,7 @@ impl Event {
     /// # Errors
     ///
     /// [`Error::Forked`].
+    #[inline]
     pub fn set(&self) -> Result<(), Error> {
         self.home.check()?;
         self.word.set();
@@ -77,6 +78,7 @@ impl Event {
 
     /// Whether it is set.
     #[must_use]
+    #[inline]
     pub fn is_set(&self) -> bool {
         self.word.is_set()
     }

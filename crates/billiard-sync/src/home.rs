@@ -76,6 +76,7 @@ impl Home {
     }
 
     /// An error in a copy of the process that was forked by hand.
+    #[inline]
     pub(crate) fn check(&self) -> Result<(), Forked> {
         self.segment.check_usable()
     }

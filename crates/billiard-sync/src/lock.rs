@@ -62,6 +62,7 @@ impl Lock {
     /// # Errors
     ///
     /// [`LockError::OwnerDied`] with the guard, [`LockError::Unusable`].
+    #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
         self.acquire(|me| self.word.lock(me, self.home.peers(), Wait::ForEver), LockError::TimedOut)
     }
@@ -71,6 +72,7 @@ impl Lock {
     /// # Errors
     ///
     /// [`LockError::WouldBlock`] when it is held; otherwise as [`lock`](Self::lock).
+    #[inline]
     pub fn try_lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
         self.acquire(|me| self.word.try_lock(me, self.home.peers()), LockError::WouldBlock)
     }
@@ -86,6 +88,7 @@ impl Lock {
 
     /// Whether somebody has it, in any process; a dead one included, as long as nobody has taken it over.
     #[must_use]
+    #[inline]
     pub fn is_locked(&self) -> bool {
         self.word.owner().is_some()
     }

@@ -82,6 +82,7 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     ///
     /// [`LockError::OwnerDied`] with the guard, [`LockError::Unusable`].
+    #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
         self.acquire(|me| self.word.lock(me, self.home.peers(), Wait::ForEver), LockError::TimedOut)
     }
@@ -91,6 +92,7 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     ///
     /// [`LockError::WouldBlock`] when it is held; otherwise as [`lock`](Self::lock).
+    #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
         self.acquire(|me| self.word.try_lock(me, self.home.peers()), LockError::WouldBlock)
     }
@@ -106,6 +108,7 @@ impl<T: Plain> Mutex<T> {
 
     /// Whether somebody has it, in any process; a dead one included, as long as nobody has taken it over.
     #[must_use]
+    #[inline]
     pub fn is_locked(&self) -> bool {
         self.word.owner().is_some()
     }

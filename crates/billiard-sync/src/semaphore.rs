@@ -115,6 +115,7 @@ impl Semaphore {
     /// # Errors
     ///
     /// [`Error::Forked`].
+    #[inline]
     pub fn acquire(&self) -> Result<(), Error> {
         self.home.check()?;
         self.words().acquire(self.home.peers(), Wait::ForEver);
@@ -126,6 +127,7 @@ impl Semaphore {
     /// # Errors
     ///
     /// [`Error::Forked`].
+    #[inline]
     pub fn try_acquire(&self) -> Result<bool, Error> {
         self.home.check()?;
         Ok(self.words().try_acquire(self.home.peers()))
@@ -146,6 +148,7 @@ impl Semaphore {
     /// # Errors
     ///
     /// [`Error::OverRelease`] beyond the most that there may be, [`Error::Forked`].
+    #[inline]
     pub fn release(&self) -> Result<(), Error> {
         self.release_many(1)
     }
@@ -155,6 +158,7 @@ impl Semaphore {
     /// # Errors
     ///
     /// As [`release`](Self::release).
+    #[inline]
     pub fn release_many(&self, permits: u32) -> Result<(), Error> {
         self.home.check()?;
         self.words().release(permits).map_err(|Full| Error::OverRelease { bound: self.bound() })
@@ -165,6 +169,7 @@ impl Semaphore {
     /// # Errors
     ///
     /// [`Error::Forked`], [`Error::Participants`].
+    #[inline]
     pub fn permit(&self) -> Result<Permit<'_>, Error> {
         let me = self.home.me()?;
         self.words().take(me, self.home.peers(), Wait::ForEver);
@@ -176,6 +181,7 @@ impl Semaphore {
     /// # Errors
     ///
     /// As [`permit`](Self::permit).
+    #[inline]
     pub fn try_permit(&self) -> Result<Option<Permit<'_>>, Error> {
         let me = self.home.me()?;
         let taken = self.words().try_take(me, self.home.peers());

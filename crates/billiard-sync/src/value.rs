@@ -112,6 +112,7 @@ impl<T: Plain> Value<T> {
     ///
     /// In a copy of the process that was forked by hand.
     #[must_use]
+    #[inline]
     pub fn get(&self) -> T {
         self.check();
         self.load()
@@ -126,6 +127,7 @@ impl<T: Plain> Value<T> {
     ///
     /// In a copy of the process that was forked by hand; and where a value of more than eight bytes was passed on to more processes than can take part
     /// (1,024 at once).
+    #[inline]
     pub fn set(&self, value: T) {
         self.check();
         if Self::IS_ONE_WORD {
