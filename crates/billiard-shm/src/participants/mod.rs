@@ -8,7 +8,7 @@
 //! waits for a thing has that mapped, and the record of a dead process can be used again at once. The words say which generation of
 //! the record they are of, so that the next process to have it inherits nothing.
 //!
-//! Locks are not written down here: the kernel's robust list knows who holds those.
+//! Locks are not written down here: the word of a lock names its owner, and whoever waits for it asks whether that one lives.
 
 mod ledger;
 #[cfg(not(loom))]
