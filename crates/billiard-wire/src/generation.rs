@@ -74,6 +74,13 @@ impl Generation {
         }
     }
 
+    /// The same as a number that is never zero: for those who keep it in an atomic.
+    #[must_use]
+    #[inline]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
     /// Whether the handle was made in this very process.
     #[must_use]
     #[inline]

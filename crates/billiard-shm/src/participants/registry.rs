@@ -13,7 +13,7 @@
 use std::{
     fmt,
     os::fd::{AsFd, AsRawFd},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use billiard_wire::{
@@ -144,10 +144,38 @@ struct Inner {
     segment: Segment,
     file: sys::FileIdentity,
     records: Place<[Record]>,
-    /// Who this process is: the first answer, for the quick way.
-    first: OnceLock<(Generation, Member)>,
-    /// The same in a process that was forked from the one that gave the first answer. Held while joining.
-    later: Mutex<Option<(Generation, Member)>>,
+    /// Who this process is.
+    known: Known,
+    /// Held while joining.
+    joining: Mutex<()>,
+}
+
+/// The participant that this process is, and the generation in which it joined: in a forked copy, another is current. This is the
+/// process's own memory; each copy joins at most once, so that whoever reads the current generation reads its member.
+#[derive(Debug, Default)]
+struct Known {
+    /// 0: none yet.
+    generation: AtomicU64,
+    /// Index and generation of the record.
+    member: AtomicU64,
+}
+
+impl Known {
+    #[inline]
+    fn get(&self) -> Option<Member> {
+        // Acquire: pairs with the Release in `set`.
+        if self.generation.load(Ordering::Acquire) != Generation::current().number() {
+            return None;
+        }
+        let member = self.member.load(Ordering::Relaxed);
+        Some(Member { index: member as u16, generation: (member >> 16) as u32 })
+    }
+
+    /// The caller is alone, and nothing is known of this generation yet.
+    fn set(&self, generation: Generation, member: Member) {
+        self.member.store(u64::from(member.generation) << 16 | u64::from(member.index), Ordering::Relaxed);
+        self.generation.store(generation.number(), Ordering::Release);
+    }
 }
 
 /// Every registry that this process has: one of each, since a process has one record in it.
@@ -212,7 +240,7 @@ impl Registry {
             return Ok(registry);
         }
         let records = segment.places::<Record>(size_of::<Head>(), capacity)?;
-        let inner = Arc::new(Inner { segment, file, records, first: OnceLock::new(), later: Mutex::new(None) });
+        let inner = Arc::new(Inner { segment, file, records, known: Known::default(), joining: Mutex::new(()) });
         open.push(Arc::downgrade(&inner));
         Ok(Self(inner))
     }
@@ -230,10 +258,7 @@ impl Registry {
     /// [`RegistryError::Full`]; [`RegistryError::Segment`] in a copy that was forked by hand, and when the kernel refuses.
     #[inline]
     pub fn member(&self) -> Result<Member, RegistryError> {
-        match self.0.first.get() {
-            Some((generation, member)) if generation.is_current() => Ok(*member), // the quick way
-            _ => self.known_member().map_or_else(|| self.join(), Ok),
-        }
+        self.0.known.get().map_or_else(|| self.join(), Ok)
     }
 
     /// Who had that record last, dead or alive; none when nobody had, or there is no such record.
@@ -245,11 +270,7 @@ impl Registry {
     }
 
     fn known_member(&self) -> Option<Member> {
-        match self.0.first.get() {
-            Some((generation, member)) if generation.is_current() => Some(*member),
-            Some(_) => lock(&self.0.later).filter(|(generation, _)| generation.is_current()).map(|(_, member)| member),
-            None => None,
-        }
+        self.0.known.get()
     }
 
     /// Whether that participant is this process, or another that has not ended.
@@ -297,20 +318,15 @@ impl Registry {
     #[cold]
     fn join(&self) -> Result<Member, RegistryError> {
         self.0.segment.check_usable()?;
-        let mut later = lock(&self.0.later);
-        if let Some(member) = self.0.first.get().filter(|(generation, _)| generation.is_current()) {
-            return Ok(member.1); // another thread was faster
-        }
-        if let Some((_, member)) = later.filter(|(generation, _)| generation.is_current()) {
-            return Ok(member);
+        let _joining = lock(&self.0.joining);
+        if let Some(member) = self.known_member() {
+            return Ok(member); // another thread was faster
         }
         let generation = Generation::current();
         let identity = Identity::of_this_process()?;
         for index in 0..self.capacity() {
             if let Some(member) = self.take_record(index, identity)? {
-                if self.0.first.set((generation, member)).is_err() {
-                    *later = Some((generation, member));
-                }
+                self.0.known.set(generation, member);
                 return Ok(member);
             }
         }
@@ -358,9 +374,7 @@ impl Registry {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let later = *self.later.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let current = [self.first.get().copied(), later].into_iter().flatten();
-        if let Some((_, member)) = current.into_iter().find(|(generation, _)| generation.is_current()) {
+        if let Some(member) = self.known.get() {
             let record = &self.records[member.index()];
             // Not when another handle of this process has taken it over.
             if record.generation.load(Ordering::Acquire) & GENERATION_MASK == member.generation {
