@@ -160,6 +160,6 @@ impl Serialize for Barrier {
 
 impl<'de> Deserialize<'de> for Barrier {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, KIND, Self::at)
+        home::deserialize(deserializer, &[KIND], Self::at)
     }
 }

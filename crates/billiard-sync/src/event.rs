@@ -119,6 +119,6 @@ impl Serialize for Event {
 
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, KIND, Self::at)
+        home::deserialize(deserializer, &[KIND], Self::at)
     }
 }

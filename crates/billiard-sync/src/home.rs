@@ -106,14 +106,15 @@ impl Peers for Registered {
     }
 }
 
-/// The primitive of that kind out of a message.
+/// The primitive out of a message. It has to be of one of these kinds.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>, P>(
     deserializer: D,
-    kind: Kind,
+    kinds: &[Kind],
     make: impl FnOnce(Home) -> Result<P, Error>,
 ) -> Result<P, D::Error> {
     let (segment, registry) = <(Segment, Registry)>::deserialize(deserializer)?;
     let home = Home { segment, peers: Registered(registry) };
-    let checked = home.segment.check(kind).map_err(Error::from);
+    let found = kinds.iter().find(|kind| home.segment.check(**kind).is_ok());
+    let checked = found.or(kinds.first()).map_or(Ok(()), |kind| home.segment.check(*kind)).map_err(Error::from);
     checked.and_then(|()| make(home)).map_err(|error| de::Error::custom(attachments::reject(error)))
 }

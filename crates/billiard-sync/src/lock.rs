@@ -124,7 +124,7 @@ impl Serialize for Lock {
 
 impl<'de> Deserialize<'de> for Lock {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, KIND, Self::at)
+        home::deserialize(deserializer, &[KIND], Self::at)
     }
 }
 

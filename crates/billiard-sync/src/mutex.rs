@@ -150,7 +150,7 @@ impl<T> Serialize for Mutex<T> {
 
 impl<'de, T: Plain> Deserialize<'de> for Mutex<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, KIND.of::<T>(), Self::at)
+        home::deserialize(deserializer, &[KIND.of::<T>()], Self::at)
     }
 }
 

@@ -67,7 +67,7 @@ pub struct Semaphore {
 /// A [`Semaphore`] that never has more permits than it began with.
 ///
 /// To release one that was not acquired is an error, and changes nothing. The same as Python's `multiprocessing.BoundedSemaphore`, where two
-/// who release at once may both succeed.
+/// who release at once may both succeed. Whoever expects a [`Semaphore`] may receive one, and it stays bounded.
 ///
 /// ```
 /// use billiard_sync::{BoundedSemaphore, Error};
@@ -164,7 +164,8 @@ impl Semaphore {
         self.words().release(permits).map_err(|Full| Error::OverRelease { bound: self.bound() })
     }
 
-    /// Takes a permit for this process, however long that takes.
+    /// Takes a permit for this process, however long that takes. One process has about a million at the most: beyond that it
+    /// waits until it gives one back.
     ///
     /// # Errors
     ///
@@ -256,13 +257,13 @@ impl Serialize for Semaphore {
 
 impl<'de> Deserialize<'de> for Semaphore {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, KIND, Self::at)
+        home::deserialize(deserializer, &[KIND, BOUNDED], Self::at)
     }
 }
 
 impl<'de> Deserialize<'de> for BoundedSemaphore {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, BOUNDED, Semaphore::at).map(Self)
+        home::deserialize(deserializer, &[BOUNDED], Semaphore::at).map(Self)
     }
 }
 

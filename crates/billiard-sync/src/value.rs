@@ -232,6 +232,6 @@ impl<T> Serialize for Value<T> {
 
 impl<'de, T: Plain> Deserialize<'de> for Value<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, KIND.of::<T>(), Self::at)
+        home::deserialize(deserializer, &[KIND.of::<T>()], Self::at)
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use billiard_connection::Connection;
 use billiard_context::{Context, Message, Process};
-use billiard_sync::{Barrier, BarrierError, BoundedSemaphore, Event, Lock, LockError, Mutex, Semaphore, Value};
+use billiard_sync::{Barrier, BarrierError, BoundedSemaphore, Error, Event, Lock, LockError, Mutex, Semaphore, Value};
 use billiard_test_support::{Watchdog, eventually};
 
 billiard_context::init_for_tests!();
@@ -95,9 +95,12 @@ fn what_is_received_has_to_be_what_was_sent() {
     assert!(format!("{refused:?}").contains("another type"), "{refused:?}");
     assert_eq!(there.recv::<Value<u64>>().unwrap().get(), 5);
     let bounded = BoundedSemaphore::new(1).unwrap();
+    here.send(&Semaphore::new(1).unwrap()).unwrap();
+    let refused = there.recv::<BoundedSemaphore>().unwrap_err();
+    assert!(format!("{refused:?}").contains("sema version 1, not sema-bnd version 1"), "{refused:?}");
     here.send(&bounded).unwrap();
-    let refused = there.recv::<Semaphore>().unwrap_err();
-    assert!(format!("{refused:?}").contains("sema-bnd version 1, not sema version 1"), "{refused:?}");
+    let plain: Semaphore = there.recv().unwrap();
+    assert!(matches!(plain.release(), Err(Error::OverRelease { bound: 1 })));
     here.send(&Event::new().unwrap()).unwrap();
     assert!(there.recv::<Lock>().is_err());
     here.send(&Mutex::new(1_u32).unwrap()).unwrap();
