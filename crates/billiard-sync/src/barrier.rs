@@ -26,8 +26,7 @@ pub(crate) const MAX_PARTIES: usize = 1 << 16;
 /// is [reset](Self::reset). A process that dies before it has come is not missed by the barrier: give
 /// [`wait_timeout`](Self::wait_timeout) a limit, or wait for the process itself.
 ///
-/// The same as Python's `multiprocessing.Barrier`, without an action: the party at place 0, which is told so, can do
-/// what is to be done once. It travels as [`Lock`](crate::Lock) does.
+/// The same as Python's `multiprocessing.Barrier`. It travels as [`Lock`](crate::Lock) does.
 ///
 /// ```
 /// use billiard_sync::Barrier;
@@ -76,7 +75,28 @@ impl Barrier {
     ///
     /// [`BarrierError::Broken`], [`BarrierError::ParticipantDied`]; [`BarrierError::Unusable`] where this process cannot take part.
     pub fn wait(&self) -> Result<usize, BarrierError> {
-        self.wait_for(Wait::ForEver)
+        self.wait_for(Wait::ForEver, None::<fn()>)
+    }
+
+    /// As [`wait`](Self::wait); and if this party is the last to come, it does `action` before anybody goes on. Where one is to be done in any
+    /// case, all parties have to give it.
+    ///
+    /// If the action panics, or its process dies, the barrier is broken.
+    ///
+    /// ```
+    /// # use billiard_sync::Barrier;
+    /// let barrier = Barrier::new(1)?;
+    /// let mut swapped = false;
+    /// barrier.wait_and(|| swapped = true)?;
+    /// assert!(swapped);
+    /// # Ok::<(), billiard_sync::BarrierError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn wait_and(&self, action: impl FnOnce()) -> Result<usize, BarrierError> {
+        self.wait_for(Wait::ForEver, Some(action))
     }
 
     /// As [`wait`](Self::wait), but no longer than `timeout`: after that, the barrier is broken for everybody.
@@ -85,7 +105,7 @@ impl Barrier {
     ///
     /// [`BarrierError::TimedOut`]; otherwise as [`wait`](Self::wait).
     pub fn wait_timeout(&self, timeout: Duration) -> Result<usize, BarrierError> {
-        self.wait_for(Wait::at_most(timeout))
+        self.wait_for(Wait::at_most(timeout), None::<fn()>)
     }
 
     /// Breaks it: everybody who waits or comes gets [`BarrierError::Broken`], until it is reset.
@@ -132,9 +152,9 @@ impl Barrier {
         words::Barrier { phases: &self.phases, cells: &self.cells }
     }
 
-    fn wait_for(&self, wait: Wait) -> Result<usize, BarrierError> {
+    fn wait_for(&self, wait: Wait, action: Option<impl FnOnce()>) -> Result<usize, BarrierError> {
         let me = Owner::from(self.home.me()?);
-        self.words().wait(me, self.home.peers(), wait).map_err(|failed| match failed {
+        self.words().wait(me, self.home.peers(), wait, action).map_err(|failed| match failed {
             Failed::Broken => BarrierError::Broken,
             Failed::TimedOut => BarrierError::TimedOut,
             Failed::Died => BarrierError::ParticipantDied,

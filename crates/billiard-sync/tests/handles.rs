@@ -189,3 +189,61 @@ fn a_barrier_is_used_again_and_again() {
         assert!(matches!(waiter.join().unwrap(), Err(BarrierError::Broken)));
     });
 }
+
+#[test]
+fn the_last_to_come_acts_before_the_others_go_on() {
+    let _watchdog = Watchdog::start("the_last_to_come_acts_before_the_others_go_on", 60);
+    let (barrier, done) = (Barrier::new(3).unwrap(), Value::new(0_u32).unwrap());
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let act = || {
+                    thread::sleep(Duration::from_millis(150)); // the others look meanwhile whether it lives
+                    done.set(done.get() + 1);
+                };
+                barrier.wait_and(act).unwrap();
+                assert_eq!(done.get(), 1);
+            });
+        }
+    });
+    thread::scope(|scope| {
+        let act = || barrier.wait_and(|| panic!("as planned"));
+        let parties = [scope.spawn(act), scope.spawn(act), scope.spawn(act)];
+        let ended = parties.map(|party| party.join());
+        assert_eq!(ended.iter().filter(|end| end.is_err()).count(), 1, "one panicked");
+        assert_eq!(ended.iter().filter(|end| matches!(end, Ok(Err(BarrierError::Broken)))).count(), 2);
+    });
+    assert!(barrier.is_broken());
+}
+
+#[test]
+fn who_comes_while_the_last_acts_waits_for_its_own_turn() {
+    let _watchdog = Watchdog::start("who_comes_while_the_last_acts_waits_for_its_own_turn", 60);
+    let (barrier, acting, acted) = (Barrier::new(1).unwrap(), Event::new().unwrap(), Event::new().unwrap());
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            barrier.wait_and(|| {
+                acting.set().unwrap();
+                thread::sleep(Duration::from_millis(150));
+                acted.set().unwrap();
+            })
+        });
+        acting.wait().unwrap();
+        assert_eq!((barrier.wait().unwrap(), acted.is_set()), (0, true));
+        assert_eq!(first.join().unwrap().unwrap(), 0);
+    });
+    acting.clear().unwrap();
+    let enough = Event::new().unwrap();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            barrier.wait_and(|| {
+                acting.set().unwrap();
+                enough.wait().unwrap();
+            })
+        });
+        acting.wait().unwrap();
+        assert!(matches!(barrier.wait_timeout(SHORT), Err(BarrierError::TimedOut)));
+        enough.set().unwrap();
+        assert!(matches!(first.join().unwrap(), Err(BarrierError::Broken)));
+    });
+}

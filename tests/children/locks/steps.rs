@@ -40,6 +40,7 @@ enum Deed {
     WaitForEvent,
     SetValue,
     Meet,
+    MeetAndAct,
     MeetBriefly,
     Abort,
     Reset,
@@ -57,6 +58,7 @@ fn victim((deed, shared): (Deed, Shared)) {
         Deed::WaitForEvent => shared.event.wait().expect("usable"),
         Deed::SetValue => shared.value.set([2; 2]),
         Deed::Meet => drop(shared.barrier.wait()),
+        Deed::MeetAndAct => drop(shared.barrier.wait_and(|| ())),
         Deed::MeetBriefly => drop(shared.barrier.wait_timeout(Duration::from_millis(1))),
         Deed::Abort => shared.barrier.abort().expect("usable"),
         Deed::Reset => shared.barrier.reset().expect("usable"),
@@ -107,6 +109,8 @@ enum Found {
     BarrierBroken,
     /// The party that waited before was let go.
     Met,
+    /// The party that waited before still does.
+    NotYet,
     /// Nobody but the victim can go on, and it waits for the victim.
     Nobody,
 }
@@ -161,6 +165,7 @@ const CASES: &[Case] = &[
     (D::Meet, "barrier.arrived", 1, B::Waiting, F::Met, F::ParticipantDied),
     (D::Meet, "barrier.complete", 1, B::Waiting, F::Met, F::ParticipantDied),
     (D::Meet, "barrier.advanced", 1, B::Waiting, F::Met, F::Met),
+    (D::MeetAndAct, "barrier.act", 1, B::Waiting, F::NotYet, F::ParticipantDied),
     (D::Meet, "barrier.arrived", 1, B::Nothing, F::Nobody, F::ParticipantDied),
     (D::Meet, "barrier.waiting", 1, B::Nothing, F::Nobody, F::ParticipantDied),
     (D::Meet, "barrier.woken", 1, B::Nothing, F::Nobody, F::ParticipantDied),
@@ -312,6 +317,11 @@ fn find(
                 Err(BarrierError::Broken) => F::BarrierBroken,
                 other => panic!("{what}: {other:?}"),
             }
+        }
+        F::NotYet => {
+            thread::sleep(A_WHILE);
+            assert!(waiter.is_some_and(|waiter| !waiter.is_finished()), "{what}");
+            F::NotYet
         }
         F::Nobody => {
             assert_eq!((shared.barrier.waiting(), shared.barrier.is_broken()), (1, false), "{what}");

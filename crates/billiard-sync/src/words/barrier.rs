@@ -17,6 +17,9 @@ const PHASE: u64 = BROKEN - 1;
 /// What is no more ahead than this is later, and earlier otherwise: phases begin again at 0.
 const LATER: u64 = PHASE >> 1;
 
+/// In the last cell: its owner runs an action before it closes the phase.
+const ACTING: u64 = BROKEN;
+
 /// How many phases back the state tells how they ended.
 const HISTORY: u64 = 32;
 
@@ -105,12 +108,20 @@ impl Barrier<'_> {
         }
     }
 
-    /// Arrives, and waits until all have; the place among them.
-    pub(crate) fn wait(self, me: Owner, peers: &impl Peers, wait: Wait) -> Result<usize, Failed> {
-        let (phase, place) = self.arrive(me, peers)?;
+    /// Arrives, and waits until all have; the place among them. Whoever comes last runs its `action`, if it has one, before
+    /// anybody goes on.
+    pub(crate) fn wait(
+        self,
+        me: Owner,
+        peers: &impl Peers,
+        wait: Wait,
+        action: Option<impl FnOnce()>,
+    ) -> Result<usize, Failed> {
+        let (phase, place) = self.arrive(me, peers, wait, action.is_some())?;
         fault::point("barrier.arrived");
         if place + 1 == self.cells.len() {
-            self.close(phase, peers)?;
+            self.act(phase, action);
+            self.close(phase, peers, true)?;
         }
         loop {
             // PAIR barrier.bell: Acquire, before `state`, which whoever rings has changed first.
@@ -145,42 +156,82 @@ impl Barrier<'_> {
     }
 
     /// Claims the first free cell; the phase, and the number of the cell.
-    fn arrive(self, me: Owner, peers: &impl Peers) -> Result<(u64, usize), Failed> {
+    fn arrive(self, me: Owner, peers: &impl Peers, wait: Wait, acts: bool) -> Result<(u64, usize), Failed> {
         fault::point("barrier.arrive");
         loop {
             let state = self.phases.state.load(Ordering::Acquire);
             if state & BROKEN != 0 {
                 return Err(Failed::Broken);
             }
-            if let Some(place) = self.claim(phase(state), me, peers)? {
+            if let Some(place) = self.claim(phase(state), me, peers, wait, acts)? {
                 return Ok((phase(state), place)); // the phase may have ended meanwhile, but not as completed
             }
         }
     }
 
     /// Claims the first free cell, if the phase is this one still; the number of the cell.
-    fn claim(self, phase: u64, me: Owner, peers: &impl Peers) -> Result<Option<usize>, Failed> {
+    fn claim(self, phase: u64, me: Owner, peers: &impl Peers, wait: Wait, acts: bool) -> Result<Option<usize>, Failed> {
         match self.cells_of(phase) {
             // Whoever claimed the last has not closed the phase yet.
-            Arrived::All => self.close(phase, peers).map(|()| None),
+            Arrived::All => {
+                // PAIR barrier.bell: as in `wait`.
+                let bell = self.phases.bell.load(Ordering::Acquire);
+                self.close(phase, peers, false)?;
+                if self.ended(phase).is_none() {
+                    // It acts still.
+                    let looked = self.phases.bell.wait(bell, wait.next(peers));
+                    if looked == billiard_shm::futex::Wait::TimedOut && wait.is_over() {
+                        self.break_for(phase, Failed::TimedOut)?;
+                    }
+                }
+                Ok(None)
+            }
             // The phase is over; unless it is not, and there is garbage in the cell.
             Arrived::UpTo(_, cell) if is_later(cell, phase) && self.is_over(phase) => Ok(None),
             Arrived::UpTo(place, cell) => {
                 // PAIR barrier.cells: Release, seen by the Acquire in `cells_of` of all who claim a later one.
-                let next = claimed(phase, me);
+                let acting = if acts && place + 1 == self.cells.len() { ACTING } else { 0 };
+                let next = claimed(phase, me) | acting;
                 let before = self.cells[place].compare_exchange(cell, next, Ordering::AcqRel, Ordering::Relaxed);
                 Ok(before.is_ok().then_some(place))
             }
         }
     }
 
-    /// All have arrived: completes the phase, unless one of them has died since.
-    fn close(self, phase: u64, peers: &impl Peers) -> Result<(), Failed> {
+    /// All have arrived: completes the phase, unless one of them has died since. While the last of them acts, nobody else
+    /// completes it.
+    fn close(self, phase: u64, peers: &impl Peers, is_last: bool) -> Result<(), Failed> {
         if self.has_dead(self.cells.len(), peers) {
             return self.break_for(phase, Failed::Died);
         }
-        self.complete(phase);
+        if is_last || !self.last_acts(phase) {
+            self.complete(phase);
+        }
         Ok(())
+    }
+
+    /// Runs the action of the last to arrive. If it panics, the barrier is broken.
+    fn act(self, phase: u64, action: Option<impl FnOnce()>) {
+        struct Unless<'a>(Barrier<'a>, u64);
+        impl Drop for Unless<'_> {
+            fn drop(&mut self) {
+                self.0.break_off(self.1);
+            }
+        }
+        if let Some(action) = action {
+            let unwinding = Unless(self, phase);
+            fault::point("barrier.act");
+            action();
+            std::mem::forget(unwinding);
+        }
+    }
+
+    /// Whether the last to arrive in that phase runs an action, or is about to close the phase after it.
+    fn last_acts(self, of: u64) -> bool {
+        self.cells.last().is_some_and(|cell| {
+            let word = cell.load(Ordering::Relaxed);
+            phase(word) == of && word & ACTING != 0
+        })
     }
 
     /// Whether one of the first `count` to arrive has died.
@@ -270,7 +321,11 @@ impl Barrier<'_> {
     /// Looks after the phase when nobody has woken this waiter; an error if there was a reason to break it.
     fn look(self, phase: u64, peers: &impl Peers, wait: Wait) -> Result<(), Failed> {
         match self.cells_of(phase) {
-            Arrived::All => self.close(phase, peers), // who claimed the last cell has died, or is slow
+            // Whoever claimed the last cell has died, or is slow.
+            Arrived::All => {
+                self.close(phase, peers, false)?;
+                if wait.is_over() && self.last_acts(phase) { self.break_for(phase, Failed::TimedOut) } else { Ok(()) }
+            }
             Arrived::UpTo(count, _) if self.has_dead(count, peers) => self.break_for(phase, Failed::Died),
             Arrived::UpTo(..) if wait.is_over() => self.break_for(phase, Failed::TimedOut),
             Arrived::UpTo(..) => Ok(()),
@@ -290,6 +345,8 @@ mod tests {
     use super::*;
     use crate::words::peers::fake::{Fake, owner};
 
+    const NOTHING: Option<fn()> = None;
+
     fn words(parties: usize) -> (Phases, Vec<AtomicU64>) {
         (Phases::new(), (0..parties).map(|_| AtomicU64::new(0)).collect())
     }
@@ -299,9 +356,9 @@ mod tests {
         assert_eq!((size_of::<Phases>(), align_of::<Phases>()), (16, 8));
         let (phases, cells) = words(2);
         let barrier = Barrier { phases: &phases, cells: &cells };
-        assert_eq!(barrier.arrive(owner(5), &Fake::immortal()), Ok((1, 0)));
+        assert_eq!(barrier.arrive(owner(5), &Fake::immortal(), Wait::ForEver, false), Ok((1, 0)));
         assert_eq!(barrier.arrived(), 1);
-        assert_eq!(barrier.wait(owner(6), &Fake::immortal(), Wait::ForEver), Ok(1));
+        assert_eq!(barrier.wait(owner(6), &Fake::immortal(), Wait::ForEver, NOTHING), Ok(1));
         assert_eq!(cells[0].load(Ordering::Relaxed), u64::from(owner(5).bits()) << 32 | 1);
         assert_eq!(phases.state.load(Ordering::Relaxed), 2);
         assert_eq!(barrier.ended(1), Some(Ok(())));
@@ -319,7 +376,7 @@ mod tests {
         let barrier = Barrier { phases: &phases, cells: &cells };
         phases.state.store(PHASE - 20, Ordering::Relaxed);
         for _ in 0..40 {
-            assert_eq!(barrier.wait(owner(1), &Fake::immortal(), Wait::ForEver), Ok(0));
+            assert_eq!(barrier.wait(owner(1), &Fake::immortal(), Wait::ForEver, NOTHING), Ok(0));
         }
         assert_eq!(phases.state.load(Ordering::Relaxed), 19);
         assert_eq!(barrier.ended(PHASE - 12), Some(Ok(())));
@@ -332,11 +389,11 @@ mod tests {
         let (phases, cells) = words(2);
         let barrier = Barrier { phases: &phases, cells: &cells };
         for me in 1..=3 {
-            assert!(barrier.arrive(owner(me), &Fake::immortal()).is_ok()); // the third completes the first phase, and is in the second
+            assert!(barrier.arrive(owner(me), &Fake::immortal(), Wait::ForEver, false).is_ok()); // the third completes the first phase, and is in the second
         }
         // One that has read the state before all that.
-        assert_eq!(barrier.claim(1, owner(4), &Fake::immortal()), Ok(None));
-        assert_eq!(barrier.arrive(owner(4), &Fake::immortal()), Ok((2, 1)));
+        assert_eq!(barrier.claim(1, owner(4), &Fake::immortal(), Wait::ForEver, false), Ok(None));
+        assert_eq!(barrier.arrive(owner(4), &Fake::immortal(), Wait::ForEver, false), Ok((2, 1)));
         assert_eq!(cells[0].load(Ordering::Relaxed), claimed(2, owner(3)));
     }
 
@@ -344,13 +401,13 @@ mod tests {
     fn a_death_or_a_timeout_inside_breaks_it_until_it_is_reset() {
         let (phases, cells) = words(3);
         let (barrier, peers) = (Barrier { phases: &phases, cells: &cells }, Fake::mortal());
-        assert_eq!(barrier.wait(owner(1), &peers, Wait::at_most(Duration::ZERO)), Err(Failed::TimedOut));
-        assert_eq!(barrier.wait(owner(1), &peers, Wait::ForEver), Err(Failed::Broken));
+        assert_eq!(barrier.wait(owner(1), &peers, Wait::at_most(Duration::ZERO), NOTHING), Err(Failed::TimedOut));
+        assert_eq!(barrier.wait(owner(1), &peers, Wait::ForEver, NOTHING), Err(Failed::Broken));
         barrier.reset();
         assert!(!barrier.is_broken());
-        barrier.arrive(owner(2), &peers).unwrap();
+        barrier.arrive(owner(2), &peers, Wait::ForEver, false).unwrap();
         peers.kill(owner(2));
-        assert_eq!(barrier.wait(owner(1), &peers, Wait::ForEver), Err(Failed::Died));
+        assert_eq!(barrier.wait(owner(1), &peers, Wait::ForEver, NOTHING), Err(Failed::Died));
         assert!(barrier.is_broken());
     }
 
@@ -359,15 +416,18 @@ mod tests {
         for dies in [false, true] {
             let (phases, cells) = words(2);
             let (barrier, peers) = (Barrier { phases: &phases, cells: &cells }, Fake::mortal());
-            assert_eq!(barrier.arrive(owner(1), &peers), Ok((1, 0)));
-            assert_eq!(barrier.arrive(owner(2), &peers), Ok((1, 1)));
+            assert_eq!(barrier.arrive(owner(1), &peers, Wait::ForEver, false), Ok((1, 0)));
+            assert_eq!(barrier.arrive(owner(2), &peers, Wait::ForEver, false), Ok((1, 1)));
             if dies {
                 peers.kill(owner(2));
-                assert_eq!(barrier.wait(owner(3), &peers, Wait::ForEver), Err(Failed::Died));
+                assert_eq!(barrier.wait(owner(3), &peers, Wait::ForEver, NOTHING), Err(Failed::Died));
                 assert_eq!(barrier.ended(1), Some(Err(Failed::Broken)));
             } else {
                 // A newcomer finds the phase full: it completes it, and waits in the next, where nobody else comes.
-                assert_eq!(barrier.wait(owner(3), &peers, Wait::at_most(Duration::ZERO)), Err(Failed::TimedOut));
+                assert_eq!(
+                    barrier.wait(owner(3), &peers, Wait::at_most(Duration::ZERO), NOTHING),
+                    Err(Failed::TimedOut)
+                );
                 assert_eq!(barrier.ended(1), Some(Ok(())));
             }
         }
@@ -377,9 +437,9 @@ mod tests {
     fn the_last_to_arrive_looks_who_has_died() {
         let (phases, cells) = words(2);
         let (barrier, peers) = (Barrier { phases: &phases, cells: &cells }, Fake::mortal());
-        assert_eq!(barrier.arrive(owner(1), &peers), Ok((1, 0)));
+        assert_eq!(barrier.arrive(owner(1), &peers, Wait::ForEver, false), Ok((1, 0)));
         peers.kill(owner(1));
-        assert_eq!(barrier.wait(owner(2), &peers, Wait::ForEver), Err(Failed::Died));
+        assert_eq!(barrier.wait(owner(2), &peers, Wait::ForEver, NOTHING), Err(Failed::Died));
     }
 }
 
@@ -389,6 +449,8 @@ mod models {
 
     use super::*;
     use crate::words::peers::fake::{Fake, owner};
+
+    const NOTHING: Option<fn()> = None;
 
     struct Shared {
         phases: Phases,
@@ -421,7 +483,7 @@ mod models {
         fn meet(&self, me: u16) -> usize {
             // SAFETY: this party's own, until all have met; loom checks that.
             self.done[usize::from(me) - 1].with_mut(|done| unsafe { *done = me });
-            let place = self.barrier().wait(owner(me), &self.peers, Wait::ForEver).expect("nothing breaks it");
+            let place = self.barrier().wait(owner(me), &self.peers, Wait::ForEver, NOTHING).expect("nothing breaks it");
             for (party, done) in (1..).zip(&self.done) {
                 // SAFETY: nobody writes any more; loom checks that.
                 assert_eq!(done.with(|done| unsafe { *done }), party);
@@ -456,7 +518,7 @@ mod models {
             let shared = Shared::new(2, Fake::immortal());
             let twice = |me, shared: &Shared| {
                 for _ in 0..2 {
-                    shared.barrier().wait(owner(me), &shared.peers, Wait::ForEver).expect("nothing breaks it");
+                    shared.barrier().wait(owner(me), &shared.peers, Wait::ForEver, NOTHING).expect("nothing breaks it");
                 }
             };
             let parties = [1, 2].map(|me| {
@@ -477,7 +539,7 @@ mod models {
                 .map(|me| {
                     let shared = shared.clone();
                     thread::spawn(move || {
-                        let ended = shared.barrier().wait(owner(me), &shared.peers, Wait::ForEver);
+                        let ended = shared.barrier().wait(owner(me), &shared.peers, Wait::ForEver, NOTHING);
                         // Whoever was sent away by the reset comes again; the other may wait for it.
                         if ended.is_err() {
                             shared.barrier().abort();
@@ -499,7 +561,7 @@ mod models {
             let shared = Shared::new(2, Fake::immortal());
             let waiters = [1, 2].map(|me| {
                 let shared = shared.clone();
-                thread::spawn(move || shared.barrier().wait(owner(me), &shared.peers, Wait::ForEver).is_ok())
+                thread::spawn(move || shared.barrier().wait(owner(me), &shared.peers, Wait::ForEver, NOTHING).is_ok())
             });
             let aborting = {
                 let shared = shared.clone();
