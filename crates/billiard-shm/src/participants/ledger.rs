@@ -123,6 +123,8 @@ pub enum LedgerError {
 /// | `count` | everybody, by compare-and-swap | stands as it is: each change of it is whole |
 /// | `holdings[i]` | everybody, by compare-and-swap, to write down what `count` says participant `i` did last; `i` alone, to put its generation in | the last change of `i` may be missing: whoever changes `count` next writes it down first |
 ///
+/// All calls with a [`Member`] panic when it is of a larger registry than the ledger has words for.
+///
 /// What the dead held is free again once somebody [sweeps](Self::sweep), or once his index belongs to another who uses the ledger.
 #[derive(Clone, Copy, Debug)]
 pub struct Ledger<'a> {
@@ -135,6 +137,7 @@ impl<'a> Ledger<'a> {
     /// The ledger in these words, of which all are zero in the beginning: nothing is free, nobody holds anything. `holdings` has
     /// one word for each index of the [`Registry`](super::Registry).
     #[must_use]
+    #[inline]
     pub fn new(count: &'a AtomicU64, holdings: &'a [AtomicU64]) -> Self {
         Self { count, holdings, bound: MAX_COUNT }
     }
@@ -142,6 +145,7 @@ impl<'a> Ledger<'a> {
     /// The same, of which no more than `bound` are free ever: adding more is an error, and what is given back beyond is dropped. All
     /// who use the words have to agree on it. [`MAX_COUNT`] unless it is smaller.
     #[must_use]
+    #[inline]
     pub fn bounded(self, bound: u32) -> Self {
         Self { bound: bound.min(MAX_COUNT), ..self }
     }
@@ -154,6 +158,7 @@ impl<'a> Ledger<'a> {
 
     /// How many are free.
     #[must_use]
+    #[inline]
     pub fn free(&self) -> u32 {
         self.load().count()
     }
@@ -171,6 +176,7 @@ impl<'a> Ledger<'a> {
     /// # Errors
     ///
     /// [`LedgerError::NothingFree`]; [`LedgerError::NotHeld`] when it holds [`MAX_HELD`] already.
+    #[inline]
     pub fn take(&self, member: Member) -> Result<(), LedgerError> {
         self.change(member, |count, holding| match (count.count(), holding.held()) {
             (0, _) => Err(LedgerError::NothingFree),
@@ -184,6 +190,7 @@ impl<'a> Ledger<'a> {
     /// # Errors
     ///
     /// [`LedgerError::NotHeld`].
+    #[inline]
     pub fn give_back(&self, member: Member) -> Result<(), LedgerError> {
         self.change(member, |count, holding| match holding.held() {
             0 => Err(LedgerError::NotHeld),
@@ -196,6 +203,7 @@ impl<'a> Ledger<'a> {
     /// # Errors
     ///
     /// [`LedgerError::NothingFree`].
+    #[inline]
     pub fn remove(&self) -> Result<(), LedgerError> {
         self.change_for_nobody(|free| free.checked_sub(1).ok_or(LedgerError::NothingFree))
     }
@@ -205,6 +213,7 @@ impl<'a> Ledger<'a> {
     /// # Errors
     ///
     /// [`LedgerError::TooMany`].
+    #[inline]
     pub fn add(&self, more: u32) -> Result<(), LedgerError> {
         self.change_for_nobody(|free| {
             free.checked_add(more).filter(|&free| free <= self.bound).ok_or(LedgerError::TooMany)
@@ -484,13 +493,22 @@ mod loom_tests {
                     }
                 })
             };
-            words.ledger().take(member(1, 1)).unwrap();
+            // A thread of its own: loom does not try what would come before the first thread's next step.
+            let other = {
+                let words = words.clone();
+                loom::thread::spawn(move || words.ledger().take(member(1, 1)).unwrap())
+            };
+            other.join().unwrap();
             dying.join().unwrap();
             let sweeper = {
                 let words = words.clone();
                 loom::thread::spawn(move || words.ledger().sweep(|holder| holder != member(0, 1)))
             };
-            let heir = words.ledger().take(member(0, 2)).is_ok();
+            let heir = {
+                let words = words.clone();
+                loom::thread::spawn(move || words.ledger().take(member(0, 2)).is_ok())
+            };
+            let heir = heir.join().unwrap();
             sweeper.join().unwrap();
             words.ledger().sweep(|holder| holder != member(0, 1));
             assert!(heir, "what the dead one held is free for who has its place");
