@@ -225,6 +225,17 @@ pub fn take(number: u32) -> Result<OwnedFd, AttachError> {
     })
 }
 
+/// Makes the decoding in progress fail with `why`; for handles whose descriptor is not what it should be.
+pub fn reject(why: impl fmt::Display) -> AttachError {
+    let error = AttachError::Refused(why.to_string());
+    DECODING.with_borrow_mut(|stack| {
+        if let Some(current) = stack.last_mut() {
+            current.refused.get_or_insert_with(|| error.clone());
+        }
+    });
+    error
+}
+
 /// Runs `encode` with `list` as the message in progress; its attachments are added to the list.
 #[cfg(feature = "codec")]
 pub(crate) fn while_encoding<R>(list: &mut Attachments, encode: impl FnOnce() -> R) -> (R, Option<AttachError>) {

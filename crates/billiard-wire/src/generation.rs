@@ -46,6 +46,7 @@ struct Words {
 /// How many generations the line of processes up to this one had. Copied by a fork, unlike the page.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
+#[inline]
 fn words() -> &'static Words {
     static PAGE: OnceLock<NonNullPage> = OnceLock::new();
     static UNWIPED: Words = Words { current: AtomicU64::new(0), oldest: AtomicU64::new(0) };
@@ -64,6 +65,7 @@ fn words() -> &'static Words {
 impl Generation {
     /// The generation of this process.
     #[must_use]
+    #[inline]
     pub fn current() -> Self {
         let words = words();
         match words.current.load(Ordering::Relaxed) {
@@ -72,14 +74,23 @@ impl Generation {
         }
     }
 
+    /// The same as a number that is never zero: for those who keep it in an atomic.
+    #[must_use]
+    #[inline]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
     /// Whether the handle was made in this very process.
     #[must_use]
+    #[inline]
     pub fn is_current(self) -> bool {
         words().current.load(Ordering::Relaxed) == self.0
     }
 
     /// Whether the handle was made here, or in a process that has shared it with this one by `Context::fork`.
     #[must_use]
+    #[inline]
     pub fn is_usable(self) -> bool {
         let oldest = words().oldest.load(Ordering::Relaxed);
         oldest != 0 && self.0 >= oldest
@@ -90,6 +101,7 @@ impl Generation {
     /// # Errors
     ///
     /// [`Forked`].
+    #[inline]
     pub fn check_current(self) -> Result<(), Forked> {
         if self.is_current() { Ok(()) } else { Err(Forked) }
     }
@@ -99,6 +111,7 @@ impl Generation {
     /// # Errors
     ///
     /// [`Forked`].
+    #[inline]
     pub fn check_usable(self) -> Result<(), Forked> {
         if self.is_usable() { Ok(()) } else { Err(Forked) }
     }

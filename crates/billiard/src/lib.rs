@@ -59,7 +59,9 @@
 //! | `billiard` | all of it: this crate |
 //! | `billiard-pool` | many jobs over a few processes |
 //! | `billiard-context` | single processes: start, name, join, signal, return value; here as [`context`] |
+//! | `billiard-sync` | locks, semaphores, events, barriers and values that processes share; here as [`sync`] |
 //! | `billiard-connection` | bytes, values and descriptors between processes; here as [`connection`] |
+//! | `billiard-shm` | memory that processes share; here as [`shm`] |
 //! | `billiard-wire` | values as bytes, with descriptors beside them |
 
 /// Connections between processes: the crate `billiard-connection`.
@@ -77,6 +79,16 @@ pub mod context {
         cpu_count, current, fork, fork_unchecked, max_fds, parent, parent_death_signal, scope, set_authkey,
         set_parent_death_signal,
     };
+}
+
+/// Memory that processes share: the crate `billiard-shm`.
+pub mod shm {
+    pub use billiard_shm::*;
+}
+
+/// Locks, semaphores, events, barriers and values that processes share: the crate `billiard-sync`.
+pub mod sync {
+    pub use billiard_sync::*;
 }
 
 pub use billiard_pool::{

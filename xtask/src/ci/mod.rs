@@ -5,6 +5,7 @@ mod table;
 mod tidy;
 
 use std::{
+    collections::BTreeSet,
     process::Command,
     time::{Duration, Instant},
 };
@@ -46,10 +47,13 @@ static STEPS: &[Step] = &[
     Step { name: "lint", about: "clippy has nothing to say", run: lint },
     Step { name: "test", about: "the tests pass", run: test },
     Step { name: "doc", about: "the documentation builds without a warning", run: document },
-    Step { name: "alone", about: "each library crate builds by itself", run: alone },
+    Step { name: "alone", about: "each library crate builds by itself; the low ones need little", run: alone },
     Step { name: "examples", about: "each example runs to its end", run: examples::step },
     Step { name: "verify", about: "a short slice of each check of `cargo xtask verify`", run: verify_slices },
 ];
+
+/// Crates that everything stands on, and how many crates they may need at the most, themselves included.
+const LEAN: &[(&str, usize)] = &[("billiard-sync", 20)];
 
 /// How long each check of `verify` runs here.
 const SLICE: Duration = Duration::from_secs(15);
@@ -149,7 +153,7 @@ fn document(workspace: &Workspace) -> Result<(), Failure> {
     check(command.env("RUSTDOCFLAGS", "-D warnings"), None)
 }
 
-/// `cargo check` of each library, so that none leans on a feature that only another crate turns on.
+/// `cargo check` of each library, so that none leans on a feature that only another crate turns on; and `cargo tree`.
 fn alone(workspace: &Workspace) -> Result<(), Failure> {
     for package in workspace.libraries() {
         check(&mut workspace.cargo(["check", "--locked", "-p", &package.name]), None)?;
@@ -157,7 +161,28 @@ fn alone(workspace: &Workspace) -> Result<(), Failure> {
             check(&mut workspace.cargo(["check", "--locked", "-p", &package.name, "--no-default-features"]), None)?;
         }
     }
-    Ok(())
+    LEAN.iter().try_for_each(|&(name, limit)| lean(workspace, name, limit))
+}
+
+/// Whether the crate needs no more than that many.
+fn lean(workspace: &Workspace, name: &str, limit: usize) -> Result<(), Failure> {
+    let mut command =
+        workspace.cargo(["tree", "--locked", "-e", "normal", "--prefix", "none", "--no-dedupe", "-p", name]);
+    let again = process::shown(&command);
+    println!("$ {again}");
+    let printed = process::capture(&mut command, None)?.ok()?;
+    let needed = crates_in(&printed);
+    println!("{name} needs {} crates, {limit} at the most", needed.len());
+    if needed.len() <= limit {
+        return Ok(());
+    }
+    let why = anyhow::anyhow!("{name} needs {} crates, more than {limit}: {needed:?}", needed.len());
+    Err(Failure { why, again: Some(again) })
+}
+
+/// The names in what `cargo tree` prints, each once.
+fn crates_in(printed: &str) -> BTreeSet<&str> {
+    printed.lines().filter_map(|line| line.split_whitespace().next()).collect()
 }
 
 /// The checks of `cargo xtask verify`, a little of each, with a fresh seed.
@@ -183,6 +208,12 @@ mod tests {
         assert_eq!(step_named("lint").unwrap().name, "lint");
         let error = step_named("lunch").unwrap_err().to_string();
         assert!(error.contains("`lunch`") && error.contains("tidy, format, lint"), "{error}");
+    }
+
+    #[test]
+    fn crates_are_counted_once() {
+        let printed = "sync v0.1.0 (/a b)\nserde v1.0.0\nquote v1.0.0\nserde v1.0.0\n\n";
+        assert_eq!(crates_in(printed).into_iter().collect::<Vec<_>>(), ["quote", "serde", "sync"]);
     }
 
     #[test]

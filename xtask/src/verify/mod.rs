@@ -5,6 +5,9 @@
 
 mod chaos;
 mod faults;
+mod flags;
+mod locks;
+mod loom;
 mod themes;
 
 use std::{
@@ -35,7 +38,8 @@ Options:
 ";
 
 /// The checks, in the order in which `all` runs them.
-pub(crate) static CHECKS: &[Check] = &[faults::CHECK, themes::ORPHANS, themes::STARTS, chaos::CHECK];
+pub(crate) static CHECKS: &[Check] =
+    &[loom::CHECK, faults::CHECK, locks::CHECK, themes::ORPHANS, themes::STARTS, chaos::CHECK];
 
 /// Something that must hold, looked at for as long as one likes.
 #[derive(Debug)]

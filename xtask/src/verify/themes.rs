@@ -10,23 +10,24 @@ use super::{Check, Plan, attempt};
 pub(super) const ORPHANS: Check = Check {
     name: "orphans",
     about: "programs and their helper are killed at any instant: nothing is left",
-    run: |plan| run(plan, &["orphans", "guardian"], |_| {}),
+    run: |plan| run(plan, &["billiard-tests"], &["orphans", "guardian"], |_| {}),
 };
 
 /// Children of a program whose threads hold every lock.
 pub(super) const STARTS: Check = Check {
     name: "starts",
     about: "children of a program whose threads hold every lock: none sticks",
-    run: |plan| run(plan, &["busy"], |_| {}),
+    run: |plan| run(plan, &["billiard-tests"], &["busy"], |_| {}),
 };
 
 /// Beyond twice the budget and this, a run counts as hung.
-const GRACE: Duration = Duration::from_secs(600);
+pub(super) const GRACE: Duration = Duration::from_secs(600);
 
-/// Builds, then runs, those themes, all by a command that `with` has changed.
-pub(super) fn run(plan: &Plan<'_>, themes: &[&str], with: impl Fn(&mut Command)) -> Result<()> {
+/// Builds, then runs, those tests of those packages, all by a command that `with` has changed.
+pub(super) fn run(plan: &Plan<'_>, packages: &[&str], themes: &[&str], with: impl Fn(&mut Command)) -> Result<()> {
     let tests = |more: &[&str]| {
-        let mut command = plan.workspace.cargo(["test", "--locked", "-p", "billiard-tests"]);
+        let mut command = plan.workspace.cargo(["test", "--locked"]);
+        command.args(packages.iter().flat_map(|package| ["-p", package]));
         command.args(themes.iter().flat_map(|theme| ["--test", theme])).args(more);
         with(&mut command);
         command

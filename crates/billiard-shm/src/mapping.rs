@@ -1,0 +1,182 @@
+//! Memory of a file, mapped for as long as the handle lives.
+//!
+//! Bytes go in and out by copy, through atomic loads and stores: whoever else writes the same memory meanwhile makes
+//! the copy a mixture, and never the program undefined. There is no slice of it here; [`SharedBuffer`](crate::SharedBuffer)
+//! has one, behind its protocol.
+
+use std::{
+    os::fd::BorrowedFd,
+    ptr::NonNull,
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+};
+
+use billiard_wire::generation::Generation;
+
+use crate::{
+    SegmentError,
+    sys::{self, Map, Spare},
+};
+
+/// How memory is mapped, beside its length.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manner {
+    pub(crate) populate: bool,
+    pub(crate) dont_dump: bool,
+    pub(crate) dont_fork: bool,
+}
+
+/// A shared mapping.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+    /// The process that has it, where copies by a fork do not.
+    only_in: Option<Generation>,
+}
+
+// SAFETY: it is a range of addresses; all access goes through atomics, or is argued for where it happens.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub(crate) fn new(
+        fd: BorrowedFd<'_>,
+        (len, align): (usize, usize),
+        writable: bool,
+        manner: Manner,
+    ) -> Result<Self, SegmentError> {
+        let base = sys::map(fd, Map { len, align, writable, populate: manner.populate })?;
+        let mapping = Self { base, len, only_in: manner.dont_fork.then(Generation::current) };
+        for (wanted, what) in [(manner.dont_fork, Spare::Fork), (manner.dont_dump, Spare::Dump)] {
+            if wanted {
+                // SAFETY: the range is the mapping that was just made.
+                unsafe { sys::spare(base, len, what) }?;
+            }
+        }
+        Ok(mapping)
+    }
+
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether copies of the process by a fork do not have it.
+    pub(crate) fn is_left_out_of_forks(&self) -> bool {
+        self.only_in.is_some()
+    }
+
+    /// The address of `len` bytes at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// When they are not inside.
+    fn range(&self, offset: usize, len: usize) -> NonNull<u8> {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "a place outside the mapping");
+        // SAFETY: the offset is inside the mapping, which is one allocation.
+        unsafe { self.base.byte_add(offset) }
+    }
+
+    /// The word at `offset`, which is a multiple of eight. A mapping that can only be read must only be loaded from.
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        let place = self.range(offset, 8).cast::<AtomicU64>();
+        assert!(place.is_aligned(), "a word between two words");
+        // SAFETY: the place is inside the mapping and aligned, any bytes are a value, and it lives as long as `self`.
+        unsafe { place.as_ref() }
+    }
+
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        // SAFETY: as in `word`; there is no alignment.
+        unsafe { self.range(offset, 1).cast::<AtomicU8>().as_ref() }
+    }
+
+    /// Copies out of the memory, eight bytes at a time where it can.
+    pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        let _ = self.range(offset, into.len());
+        let (words, tail) = split(offset, into.len());
+        // Relaxed, here and below: who needs an order has it from words of its own.
+        let (head, rest) = into.split_at_mut(words);
+        let (chunks, end) = rest.split_at_mut(tail - words);
+        for (i, byte) in head.iter_mut().enumerate() {
+            *byte = self.byte(offset + i).load(Ordering::Relaxed);
+        }
+        for (i, chunk) in chunks.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            *chunk = self.word(offset + words + 8 * i).load(Ordering::Relaxed).to_ne_bytes();
+        }
+        for (i, byte) in end.iter_mut().enumerate() {
+            *byte = self.byte(offset + tail + i).load(Ordering::Relaxed);
+        }
+    }
+
+    /// Copies into the memory, eight bytes at a time where it can.
+    pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
+        let _ = self.range(offset, from.len());
+        let (words, tail) = split(offset, from.len());
+        for (i, byte) in from[..words].iter().enumerate() {
+            self.byte(offset + i).store(*byte, Ordering::Relaxed);
+        }
+        for (i, chunk) in from[words..tail].as_chunks::<8>().0.iter().enumerate() {
+            self.word(offset + words + 8 * i).store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+        }
+        for (i, byte) in from[tail..].iter().enumerate() {
+            self.byte(offset + tail + i).store(*byte, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Where, in `len` bytes at `offset`, the whole words begin, and where they end.
+fn split(offset: usize, len: usize) -> (usize, usize) {
+    let head = (offset.next_multiple_of(8) - offset).min(len);
+    (head, head + (len - head) / 8 * 8)
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // A copy of the process does not have it, and may have something else at its place.
+        if self.only_in.is_none_or(Generation::is_current) {
+            // SAFETY: the mapping is this handle's own, and whoever borrowed from it is gone.
+            unsafe { sys::unmap(self.base, self.len) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_at_every_offset() {
+        let fd = sys::memfd("test").unwrap();
+        sys::set_len(fd.as_fd(), 128).unwrap();
+        let mapping = Mapping::new(fd.as_fd(), (128, 64), true, Manner::default()).unwrap();
+        for offset in 0..20 {
+            for len in 0..40 {
+                let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + offset + len) as u8 | 1).collect();
+                mapping.copy_in(0, &[0; 128]);
+                mapping.copy_in(offset, &bytes);
+                let mut all = [0xff; 128];
+                mapping.copy_out(0, &mut all);
+                assert_eq!(&all[offset..offset + len], bytes);
+                assert!(all[..offset].iter().chain(&all[offset + len..]).all(|&byte| byte == 0), "{offset} {len}");
+                let mut some = vec![0; len];
+                mapping.copy_out(offset, &mut some);
+                assert_eq!(some, bytes);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "outside the mapping")]
+    fn nothing_is_copied_outside() {
+        let fd = sys::memfd("test").unwrap();
+        sys::set_len(fd.as_fd(), 128).unwrap();
+        let mapping = Mapping::new(fd.as_fd(), (128, 64), true, Manner::default()).unwrap();
+        mapping.copy_in(120, &[0; 9]);
+    }
+}

@@ -1,0 +1,413 @@
+//! Every system call of this crate, each behind a fault point.
+
+use std::{
+    ffi::c_void,
+    io,
+    num::NonZeroU32,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    ptr::NonNull,
+    sync::atomic::AtomicU32,
+    time::Duration,
+};
+
+use billiard_wire::fault;
+use rustix::{
+    fs::{AtFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags},
+    io::Errno,
+    mm::{Advice, MapFlags, ProtFlags},
+    thread::futex,
+    time::{ClockId, Timespec},
+};
+
+use crate::futex::Wait;
+
+/// A system call that failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) call: &'static str,
+    pub(crate) source: io::Error,
+}
+
+fn checked<T>(call: &'static str, name: &'static str, make: impl Fn() -> Result<T, Errno>) -> Result<T, Failed> {
+    loop {
+        match fault::errno(name).map_err(Errno::from_raw_os_error).and_then(|()| make()) {
+            Err(Errno::INTR) => continue,
+            result => return result.map_err(|errno| Failed { call, source: errno.into() }),
+        }
+    }
+}
+
+/// A new memory file, close-on-exec and not in the place of a standard stream, that can be sealed.
+pub(crate) fn memfd(name: &str) -> Result<OwnedFd, Failed> {
+    checked("memfd_create", "sys.shm.memfd_create", || {
+        let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, 3) }
+    })
+}
+
+pub(crate) fn set_len(fd: BorrowedFd<'_>, len: u64) -> Result<(), Failed> {
+    checked("ftruncate", "sys.shm.ftruncate", || rustix::fs::ftruncate(fd, len))
+}
+
+pub(crate) fn add_seals(fd: BorrowedFd<'_>, seals: SealFlags) -> Result<(), Failed> {
+    checked("fcntl(F_ADD_SEALS)", "sys.shm.add_seals", || rustix::fs::fcntl_add_seals(fd, seals))
+}
+
+/// The seals; none where the file is of a kind that has no seals.
+pub(crate) fn seals(fd: BorrowedFd<'_>) -> Result<SealFlags, Failed> {
+    checked("fcntl(F_GET_SEALS)", "sys.shm.get_seals", || match rustix::fs::fcntl_get_seals(fd) {
+        Err(Errno::INVAL) => Ok(SealFlags::empty()),
+        result => result,
+    })
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileInfo {
+    pub(crate) is_regular: bool,
+    pub(crate) len: u64,
+    /// Device and number: two descriptors with the same are of the same file.
+    pub(crate) identity: FileIdentity,
+    pub(crate) owner: u32,
+}
+
+/// Device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileIdentity {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+pub(crate) fn info(fd: BorrowedFd<'_>) -> Result<FileInfo, Failed> {
+    let stat = checked("fstat", "sys.shm.fstat", || rustix::fs::fstat(fd))?;
+    Ok(FileInfo {
+        is_regular: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+        len: stat.st_size as u64,
+        identity: FileIdentity { device: stat.st_dev, inode: stat.st_ino },
+        owner: stat.st_uid,
+    })
+}
+
+/// Reads at `offset`; how many bytes there were.
+pub(crate) fn read_at(fd: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Result<usize, Failed> {
+    let mut done = 0;
+    while done < into.len() {
+        let call = || fault::errno("sys.shm.pread").map_err(Errno::from_raw_os_error);
+        match call().and_then(|()| rustix::io::pread(fd, &mut into[done..], offset + done as u64)) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failed { call: "pread", source: errno.into() }),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes `bytes` at `offset`.
+pub(crate) fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Failed> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let call = || fault::errno("sys.shm.pwrite").map_err(Errno::from_raw_os_error);
+        match call().and_then(|()| rustix::io::pwrite(fd, &bytes[done..], offset + done as u64)) {
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failed { call: "pwrite", source: errno.into() }),
+        }
+    }
+    Ok(())
+}
+
+/// How a file is mapped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Map {
+    /// How many bytes from its beginning on.
+    pub(crate) len: usize,
+    /// What the first one is aligned to.
+    pub(crate) align: usize,
+    pub(crate) writable: bool,
+    pub(crate) populate: bool,
+}
+
+/// Maps the file, shared, at a place of the kernel's choice.
+pub(crate) fn map(fd: BorrowedFd<'_>, how: Map) -> Result<NonNull<u8>, Failed> {
+    let mut protection = ProtFlags::READ;
+    protection.set(ProtFlags::WRITE, how.writable);
+    let mut flags = MapFlags::SHARED;
+    flags.set(MapFlags::POPULATE, how.populate);
+    let page = rustix::param::page_size();
+    let base = checked("mmap", "sys.shm.mmap", || {
+        if how.align <= page {
+            // SAFETY: a new mapping, at a place of the kernel's choice, replaces nothing.
+            return unsafe { rustix::mm::mmap(std::ptr::null_mut(), how.len, protection, flags, fd, 0) };
+        }
+        // The kernel aligns to pages alone: so reserve more, and put the mapping at an aligned place inside.
+        let room = how.len.checked_add(how.align).ok_or(Errno::NOMEM)?;
+        // SAFETY: as above.
+        let reserved =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), room, ProtFlags::empty(), MapFlags::PRIVATE) }?;
+        let skipped = reserved.align_offset(how.align);
+        let place = reserved.wrapping_byte_add(skipped);
+        // SAFETY: the range lies inside what was just reserved, which nobody else knows of.
+        let mapped = unsafe { rustix::mm::mmap(place, how.len, protection, flags | MapFlags::FIXED, fd, 0) };
+        let mapped_len = how.len.next_multiple_of(page);
+        let (rest, rest_len) = match mapped {
+            Ok(_) => (place.wrapping_byte_add(mapped_len), room.saturating_sub(skipped + mapped_len)),
+            Err(_) => (place, room - skipped),
+        };
+        for (begin, len) in [(reserved, skipped), (rest, rest_len)] {
+            if len > 0 {
+                // SAFETY: what was reserved and is not the mapping, which nobody else knows of.
+                let _ = unsafe { rustix::mm::munmap(begin, len) };
+            }
+        }
+        mapped
+    })?;
+    Ok(NonNull::new(base.cast()).expect("the kernel maps nothing at zero unless told to"))
+}
+
+/// Unmaps.
+///
+/// # Safety
+///
+/// The range is a mapping of the caller's own, to which nobody refers any more.
+pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
+    // SAFETY: as the caller promises.
+    let _ = unsafe { rustix::mm::munmap(base.as_ptr().cast::<c_void>(), len) };
+}
+
+/// What a mapping is spared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spare {
+    /// Copies of the process made by a fork do not have it.
+    Fork,
+    /// A core dump does not show it.
+    Dump,
+}
+
+/// Gives the advice.
+///
+/// # Safety
+///
+/// The range is a mapping of the caller's own.
+pub(crate) unsafe fn spare(base: NonNull<u8>, len: usize, what: Spare) -> Result<(), Failed> {
+    let advice = match what {
+        Spare::Fork => Advice::LinuxDontFork,
+        Spare::Dump => Advice::LinuxDontDump,
+    };
+    checked("madvise", "sys.shm.madvise", || {
+        // SAFETY: neither changes what this process sees; the range is a mapping, as the caller promises.
+        unsafe { rustix::mm::madvise(base.as_ptr().cast::<c_void>(), len, advice) }
+    })
+}
+
+/// Time since the machine was started, by the clock that nobody sets.
+pub(crate) fn monotonic_now() -> Duration {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// `FUTEX_WAIT_BITSET`, between processes, until a moment of the monotonic clock.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, until: Option<Duration>) -> Wait {
+    let timeout = until.map(|until| Timespec {
+        tv_sec: i64::try_from(until.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: until.subsec_nanos().into(),
+    });
+    let result = fault::errno("sys.shm.futex_wait")
+        .map_err(Errno::from_raw_os_error)
+        .and_then(|()| futex::wait_bitset(word, futex::Flags::empty(), expected, timeout.as_ref(), NonZeroU32::MAX));
+    match result {
+        Ok(()) => Wait::Woken,
+        Err(Errno::AGAIN) => Wait::Changed,
+        Err(Errno::TIMEDOUT) => Wait::TimedOut,
+        Err(Errno::INTR) => Wait::Interrupted,
+        Err(errno) => panic!("waiting on a shared word failed: {errno}"),
+    }
+}
+
+/// `FUTEX_WAKE`, between processes.
+pub(crate) fn futex_wake(word: &AtomicU32, count: u32) -> usize {
+    // A wake-up can fail only where the memory is not there, and then nobody waits on it.
+    futex::wake(word, futex::Flags::empty(), count).unwrap_or(0)
+}
+
+/// A number that nobody guesses.
+pub(crate) fn random() -> Result<u64, Failed> {
+    let mut bytes = [0; 8];
+    checked("getrandom", "sys.shm.getrandom", || Ok(()))?;
+    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    match filled {
+        Ok(_) => Ok(u64::from_ne_bytes(bytes)), // so few bytes come whole
+        Err(errno) => Err(Failed { call: "getrandom", source: errno.into() }),
+    }
+}
+
+/// Another descriptor of the same open file, close-on-exec.
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, Failed> {
+    checked("fcntl(F_DUPFD_CLOEXEC)", "sys.shm.dup", || rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 3))
+}
+
+/// The record lock on one byte of a file, by [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html): it belongs to
+/// the process, a fork does not inherit it, and the kernel releases it when the process ends.
+fn record(kind: i32, byte: u64) -> libc::flock {
+    // SAFETY: zeros are a value of this struct of numbers.
+    let mut record: libc::flock = unsafe { std::mem::zeroed() };
+    record.l_type = kind as libc::c_short;
+    record.l_whence = libc::SEEK_SET as libc::c_short;
+    record.l_start = byte as libc::off_t;
+    record.l_len = 1;
+    record
+}
+
+fn fcntl_record(fd: BorrowedFd<'_>, command: i32, record: &mut libc::flock) -> Result<(), Errno> {
+    // SAFETY: both commands that are used take a pointer to such a struct, which is valid.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), command, std::ptr::from_mut(record)) } {
+        -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the lock on a byte for this process; false when another process has it. That it was taken before is no matter.
+pub(crate) fn try_lock(fd: BorrowedFd<'_>, byte: u64) -> Result<bool, Failed> {
+    checked("fcntl(F_SETLK)", "sys.shm.setlk", || {
+        match fcntl_record(fd, libc::F_SETLK, &mut record(libc::F_WRLCK, byte)) {
+            Ok(()) => Ok(true),
+            Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+/// Gives the lock back. That this process does not have it is no matter.
+pub(crate) fn unlock(fd: BorrowedFd<'_>, byte: u64) {
+    let _ = fcntl_record(fd, libc::F_SETLK, &mut record(libc::F_UNLCK, byte));
+}
+
+/// The process that has the lock, if it is another than this.
+pub(crate) fn lock_holder(fd: BorrowedFd<'_>, byte: u64) -> Result<Option<u32>, Failed> {
+    checked("fcntl(F_GETLK)", "sys.shm.getlk", || {
+        let mut record = record(libc::F_WRLCK, byte);
+        fcntl_record(fd, libc::F_GETLK, &mut record)?;
+        let is_locked = record.l_type != libc::F_UNLCK as libc::c_short;
+        Ok(is_locked.then_some(u32::try_from(record.l_pid).unwrap_or(0)))
+    })
+}
+
+/// Which process of that pid it is: the moment when it was started, in ticks since the machine was. `None` when there is no
+/// such process, or nothing but its status is left.
+pub(crate) fn start_time(pid: u32) -> Result<Option<u64>, Failed> {
+    let failed = |source| Failed { call: "read /proc/…/stat", source };
+    fault::errno("sys.shm.proc_stat").map_err(|errno| failed(io::Error::from_raw_os_error(errno)))?;
+    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        // ESRCH: it ended between the two steps of the reading.
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    // `pid (name) state …`, see proc_pid_stat(5): the name may contain anything, so read from its last parenthesis. Field 3
+    // is the state, field 22 the moment.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    match (fields.first(), fields.get(19).and_then(|field| field.parse().ok())) {
+        (Some(&("Z" | "X" | "x")), _) => Ok(None),
+        (_, Some(moment)) => Ok(Some(moment)),
+        _ => Err(failed(io::ErrorKind::InvalidData.into())),
+    }
+}
+
+/// Whether descriptor `number` of a process is of that file. `None` when that cannot be seen.
+pub(crate) fn has_open(pid: u32, number: u32, file: FileIdentity) -> Option<bool> {
+    match rustix::fs::stat(format!("/proc/{pid}/fd/{number}")) {
+        Ok(stat) => Some(stat.st_dev == file.device && stat.st_ino == file.inode),
+        Err(Errno::NOENT | Errno::SRCH) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// The world in which this process's pids mean something.
+pub(crate) fn pid_namespace() -> Result<u64, Failed> {
+    checked("stat /proc/self/ns/pid", "sys.shm.namespace", || {
+        rustix::fs::stat("/proc/self/ns/pid").map(|stat| stat.st_ino)
+    })
+}
+
+/// This process.
+pub(crate) fn pid() -> u32 {
+    std::process::id()
+}
+
+/// Where POSIX shared memory has its names, see [shm_overview(7)](https://man7.org/linux/man-pages/man7/shm_overview.7.html).
+pub(crate) const NAMES: &str = "/dev/shm";
+
+fn path_of(name: &str) -> String {
+    format!("{NAMES}/{name}")
+}
+
+/// A new file among the named ones, which has no name yet; for its user alone.
+pub(crate) fn nameless_file() -> Result<OwnedFd, Failed> {
+    checked("open(O_TMPFILE)", "sys.shm.tmpfile", || {
+        let fd = rustix::fs::open(NAMES, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
+        if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, 3) }
+    })
+}
+
+/// Finds the room for the file now, so that nobody who touches it later is killed for want of it.
+pub(crate) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<(), Failed> {
+    checked("fallocate", "sys.shm.fallocate", || rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), 0, len))
+}
+
+/// Gives a nameless file its name; false when another has it.
+pub(crate) fn give_name(fd: BorrowedFd<'_>, name: &str) -> Result<bool, Failed> {
+    let from = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    checked("linkat", "sys.shm.linkat", || {
+        let link = rustix::fs::linkat(rustix::fs::CWD, &from, rustix::fs::CWD, path_of(name), AtFlags::SYMLINK_FOLLOW);
+        match link {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+/// The file of that name; `None` when there is none.
+pub(crate) fn open_name(name: &str, writable: bool) -> Result<Option<OwnedFd>, Failed> {
+    let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    checked("shm_open", "sys.shm.shm_open", || match rustix::fs::open(path_of(name), flags, Mode::empty()) {
+        Ok(fd) if fd.as_raw_fd() > 2 => Ok(Some(fd)),
+        Ok(fd) => rustix::io::fcntl_dupfd_cloexec(&fd, 3).map(Some),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    })
+}
+
+/// Removes the name; false when there is none.
+pub(crate) fn remove_name(name: &str) -> Result<bool, Failed> {
+    checked("shm_unlink", "sys.shm.shm_unlink", || match rustix::fs::unlink(path_of(name)) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    })
+}
+
+/// Which file has that name.
+pub(crate) fn identity_of_name(name: &str) -> Option<FileIdentity> {
+    let stat = rustix::fs::lstat(path_of(name)).ok()?;
+    Some(FileIdentity { device: stat.st_dev, inode: stat.st_ino })
+}
+
+/// Takes the lock on an open file, for as long as it is open anywhere; false when another open file has it.
+pub(crate) fn try_own(fd: BorrowedFd<'_>) -> Result<bool, Failed> {
+    checked("flock", "sys.shm.flock", || {
+        match rustix::fs::flock(fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+/// The user that this process makes files as.
+pub(crate) fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}

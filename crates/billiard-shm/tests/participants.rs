@@ -1,0 +1,244 @@
+//! Who lives and who does not, told by real processes.
+
+use std::{
+    io::Read,
+    os::fd::AsFd,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use billiard_connection::Connection;
+use billiard_context::{Context, Process};
+use billiard_shm::{
+    Kind, Segment,
+    participants::{Ledger, LedgerError, Member, Registry, RegistryError},
+};
+use billiard_test_support::{Random, Watchdog, eventually};
+use billiard_wire::codec;
+
+billiard_context::init_for_tests!();
+
+/// A thing that participants hold: the count, and a word for each of them.
+const THING: Kind = Kind::new("thing", 1);
+
+fn thing(registry: &Registry, count: u32) -> Segment {
+    let segment = Segment::create(THING, 8 + 8 * registry.capacity()).unwrap();
+    segment.place::<AtomicU64>(0).unwrap().store(Ledger::initial(count), Ordering::Relaxed);
+    segment
+}
+
+fn with_ledger<R>(registry: &Registry, segment: &Segment, work: impl FnOnce(Ledger<'_>) -> R) -> R {
+    let count = segment.place::<AtomicU64>(0).unwrap();
+    let holdings = segment.places::<AtomicU64>(8, registry.capacity()).unwrap();
+    work(Ledger::new(&count, &holdings))
+}
+
+/// Joins, says who it is, and stays.
+fn join_and_stay((registry, report): (Registry, Connection)) {
+    let member = registry.member().unwrap();
+    report.send(&(member.index() as u16, member.generation())).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+fn start(registry: &Registry) -> (Process, Member) {
+    let (here, there) = Connection::pair().unwrap();
+    let child = Context::forkserver().process(join_and_stay, (registry.clone(), there)).start().unwrap();
+    let (index, generation) = here.recv().unwrap();
+    (child, Member::from_parts(index, generation))
+}
+
+#[test]
+fn a_killed_process_is_dead_and_its_record_is_used_again() {
+    let _watchdog = Watchdog::start("a_killed_process_is_dead_and_its_record_is_used_again", 60);
+    let registry = Registry::with_capacity(3).unwrap();
+    let me = registry.member().unwrap();
+    assert_eq!(registry.member().unwrap(), me);
+    let (mut child, member) = start(&registry);
+    assert!(registry.is_alive(me).unwrap() && registry.is_alive(member).unwrap());
+    assert_ne!(me.index(), member.index());
+    child.kill().unwrap();
+    child.join().unwrap();
+    assert!(!registry.is_alive(member).unwrap());
+    let (mut next, heir) = start(&registry);
+    assert_eq!(heir.index(), member.index());
+    assert_ne!(heir, member);
+    assert!(registry.is_alive(heir).unwrap() && !registry.is_alive(member).unwrap());
+    assert!(!registry.is_alive(Member::from_parts(2, 1)).unwrap(), "nobody has ever had that record");
+    assert!(!registry.is_alive(Member::from_parts(999, 1)).unwrap(), "there is no such record");
+    next.kill().unwrap();
+    next.join().unwrap();
+}
+
+#[test]
+fn a_stopped_process_lives() {
+    let _watchdog = Watchdog::start("a_stopped_process_lives", 60);
+    let registry = Registry::with_capacity(3).unwrap();
+    let (mut child, member) = start(&registry);
+    let pid = rustix::process::Pid::from_raw(child.pid() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).unwrap();
+    assert!(eventually(30, || state().contains(") T ")));
+    assert!(registry.is_alive(member).unwrap());
+    child.kill().unwrap();
+    child.join().unwrap();
+    assert!(!registry.is_alive(member).unwrap());
+}
+
+fn try_to_join(registry: Registry) -> String {
+    registry.member().map_or_else(|error| error.to_string(), |_| "joined".into())
+}
+
+#[test]
+fn a_full_registry_says_so_until_somebody_ends() {
+    let _watchdog = Watchdog::start("a_full_registry_says_so_until_somebody_ends", 60);
+    assert!(matches!(Registry::with_capacity(0), Err(RegistryError::BadCapacity(0))));
+    assert!(matches!(Registry::with_capacity(5000), Err(RegistryError::BadCapacity(5000))));
+    let registry = Registry::with_capacity(2).unwrap();
+    registry.member().unwrap();
+    let (mut child, _) = start(&registry);
+    let join = || Context::forkserver().process(try_to_join, registry.clone()).start().unwrap().take_result().unwrap();
+    assert!(join().starts_with("2 processes take part already"), "{}", join());
+    child.kill().unwrap();
+    child.join().unwrap();
+    assert_eq!(join(), "joined");
+    assert_eq!(join(), "joined", "the one before has ended");
+}
+
+fn ask((registry, index, generation): (Registry, u16, u32)) -> bool {
+    registry.is_alive(Member::from_parts(index, generation)).unwrap()
+}
+
+#[test]
+fn who_closes_a_duplicate_lives_on() {
+    let _watchdog = Watchdog::start("who_closes_a_duplicate_lives_on", 60);
+    let registry = Registry::with_capacity(4).unwrap();
+    let me = registry.member().unwrap();
+    let asked = || {
+        let argument = (registry.clone(), me.index() as u16, me.generation());
+        Context::forkserver().process(ask, argument).start().unwrap().take_result().unwrap()
+    };
+    assert!(asked());
+    // A message with the registry in it that is dropped unread by its receiver: this process itself.
+    let (here, there) = Connection::pair().unwrap();
+    for _ in 0..3 {
+        here.send(&registry).unwrap();
+        drop(there.recv::<u32>()); // not what it is, so that its descriptor is closed
+        let (new, other) = Connection::pair().unwrap();
+        new.send(&registry).unwrap();
+        let same: Registry = other.recv().unwrap();
+        assert_eq!(same, registry);
+        assert_eq!(same.member().unwrap(), me, "a process has one record in a registry");
+        assert!(asked());
+    }
+    // And when the lock is lost for good: others still know better, and take no record of the living.
+    let duplicate = codec::encode(&registry).unwrap();
+    let fd = duplicate.attachments().fds().next().unwrap().try_clone_to_owned().unwrap();
+    drop(fd);
+    assert!(asked());
+    for _ in 0..4 {
+        let (mut child, member) = start(&registry);
+        assert_ne!(member.index(), me.index());
+        child.kill().unwrap();
+        child.join().unwrap();
+    }
+    assert!(registry.is_alive(me).unwrap());
+}
+
+/// Joins and then becomes another program, which lives until its standard input ends.
+fn join_and_execute((registry, report, input): (Registry, Connection, Connection)) {
+    use std::os::unix::process::CommandExt;
+    let member = registry.member().unwrap();
+    report.send(&(member.index() as u16, member.generation())).unwrap();
+    let input = input.as_fd().try_clone_to_owned().unwrap();
+    let error = std::process::Command::new("cat").stdin(input).exec();
+    panic!("{error}");
+}
+
+#[test]
+fn who_becomes_another_program_is_gone() {
+    let _watchdog = Watchdog::start("who_becomes_another_program_is_gone", 60);
+    let registry = Registry::with_capacity(4).unwrap();
+    let (here, there) = Connection::pair().unwrap();
+    let (end, input) = Connection::pair().unwrap();
+    let argument = (registry.clone(), there, input);
+    let mut child = Context::forkserver().process(join_and_execute, argument).start().unwrap();
+    let (index, generation) = here.recv().unwrap();
+    let member = Member::from_parts(index, generation);
+    assert!(eventually(30, || !registry.is_alive(member).unwrap()));
+    assert!(child.is_alive(), "it is another program now, with the same pid");
+    drop(end);
+    let _ = child.join();
+}
+
+#[test]
+fn a_registry_that_is_none_is_refused() {
+    let segment = Segment::create(Kind::new("members", 1), 16).unwrap();
+    let (here, there) = Connection::pair().unwrap();
+    here.send(&segment).unwrap();
+    let error = there.recv::<Registry>().unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("room for 1 to"), "{source}");
+    segment.write(8, &7u64.to_ne_bytes()).unwrap();
+    here.send(&segment).unwrap();
+    let source = std::error::Error::source(&there.recv::<Registry>().unwrap_err()).unwrap().to_string();
+    assert!(source.contains("another pid namespace"), "{source}");
+}
+
+/// Takes and gives back until it is killed.
+fn take_and_give_back((registry, segment, report): (Registry, Segment, Connection)) {
+    let member = registry.member().unwrap();
+    report.send_bytes(b"!").unwrap();
+    with_ledger(&registry, &segment, |ledger| {
+        loop {
+            if ledger.take(member) != Err(LedgerError::NothingFree) {
+                ledger.give_back(member).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn permits_are_exact_whenever_their_holders_are_killed() {
+    let _watchdog = Watchdog::start("permits_are_exact_whenever_their_holders_are_killed", 120);
+    let mut random = Random::from_env("permits_are_exact_whenever_their_holders_are_killed");
+    let registry = Registry::with_capacity(8).unwrap();
+    let segment = thing(&registry, 3);
+    for _ in 0..40 {
+        let mut children: Vec<_> = (0..2)
+            .map(|_| {
+                let (here, there) = Connection::pair().unwrap();
+                let argument = (registry.clone(), segment.clone(), there);
+                let child = Context::forkserver().process(take_and_give_back, argument).start().unwrap();
+                here.recv_bytes().unwrap();
+                child
+            })
+            .collect();
+        // How far they come is chance; how long this waits does not matter.
+        for _ in 0..random.below(20_000) {
+            std::hint::spin_loop();
+        }
+        for child in &mut children {
+            child.kill().unwrap();
+            child.join().unwrap();
+        }
+        with_ledger(&registry, &segment, |ledger| {
+            ledger.sweep(|member| registry.is_alive(member).unwrap());
+            assert_eq!(ledger.free(), 3);
+            assert_eq!(ledger.sweep(|_| false), 0);
+        });
+    }
+}
+
+#[test]
+fn layouts_are_pinned() {
+    // Head 16 bytes, each record 16: what another version of this library would have to have.
+    let registry = Registry::with_capacity(10).unwrap();
+    let encoded = codec::encode(&registry).unwrap();
+    let fd = encoded.attachments().fds().next().unwrap().try_clone_to_owned().unwrap();
+    let mut file = std::fs::File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd))).unwrap();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes.len(), 64 + 16 + 10 * 16);
+    assert_eq!(bytes[72..80], 10u64.to_ne_bytes());
+}

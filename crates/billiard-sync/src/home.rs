@@ -1,0 +1,120 @@
+//! Where a primitive lives: its segment, and the registry of those who share it.
+//!
+//! Every primitive has a small segment of its own. A handle is that segment, the places of its words in it, and the registry in which
+//! its maker takes part; it travels as the two segments' descriptors, and is checked when it arrives.
+
+use billiard_shm::{
+    Kind, Place, Segment, Words,
+    participants::{Member, Registry},
+};
+use billiard_wire::{attachments, generation::Forked};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::{
+    Error,
+    words::{Owner, Peers},
+};
+
+/// A segment with the words of one primitive, and who shares it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Home {
+    segment: Segment,
+    peers: Registered,
+}
+
+/// The registry, as the algorithms ask it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Registered(Registry);
+
+impl Home {
+    /// A new one of so many bytes, all zero.
+    pub(crate) fn create(kind: Kind, len: usize) -> Result<Self, Error> {
+        Self::create_aligned(kind, len, align_of::<u64>())
+    }
+
+    /// The same, for a value that wants more than words do.
+    pub(crate) fn create_aligned(kind: Kind, len: usize, align: usize) -> Result<Self, Error> {
+        let peers = Registered(Registry::of_this_process()?);
+        peers.0.member()?; // so that it is known now, and not at the first lock, whether this process can take part
+        Ok(Self { segment: Segment::options().align(align.max(64)).create(kind, len)?, peers })
+    }
+
+    /// The words at that place.
+    pub(crate) fn place<T: Words>(&self, offset: usize) -> Result<Place<T>, Error> {
+        Ok(self.segment.place(offset)?)
+    }
+
+    /// That many words from that place on.
+    pub(crate) fn places<T: Words>(&self, offset: usize, count: usize) -> Result<Place<[T]>, Error> {
+        Ok(self.segment.places(offset, count)?)
+    }
+
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// The others.
+    pub(crate) fn peers(&self) -> &Registered {
+        &self.peers
+    }
+
+    /// How many may share what this process makes.
+    pub(crate) fn capacity_here() -> Result<usize, Error> {
+        Ok(Registry::of_this_process()?.capacity())
+    }
+
+    /// How many may share it.
+    pub(crate) fn capacity(&self) -> usize {
+        self.peers.0.capacity()
+    }
+
+    /// This process, as a participant. An error in a copy that was forked by hand.
+    #[inline]
+    pub(crate) fn me(&self) -> Result<Member, Error> {
+        Ok(self.peers.0.member()?)
+    }
+
+    /// An error in a copy of the process that was forked by hand.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), Forked> {
+        self.segment.check_usable()
+    }
+
+    /// What to call an owner where it is shown.
+    pub(crate) fn name_of(&self, owner: Option<Owner>) -> &'static str {
+        match owner {
+            None => "nobody",
+            Some(owner) if self.me().is_ok_and(|me| Owner::from(me) == owner) => "this process",
+            Some(_) => "another process",
+        }
+    }
+}
+
+impl Peers for Registered {
+    fn is_dead(&self, owner: Owner) -> bool {
+        // A record is the owner's until another takes it; and then the owner is dead.
+        match self.0.member_at(owner.index()) {
+            Some(member) if Owner::from(member) == owner => self.is_gone(member),
+            _ => true,
+        }
+    }
+
+    fn is_gone(&self, member: Member) -> bool {
+        // Where the kernel refuses to say, nobody is dead.
+        matches!(self.0.is_alive(member), Ok(false))
+    }
+}
+
+/// The primitive out of a message. It has to be of one of these kinds.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>, P>(
+    deserializer: D,
+    kinds: &[Kind],
+    make: impl FnOnce(Home) -> Result<P, Error>,
+) -> Result<P, D::Error> {
+    let (segment, registry) = <(Segment, Registry)>::deserialize(deserializer)?;
+    let home = Home { segment, peers: Registered(registry) };
+    let found = kinds.iter().find(|kind| home.segment.check(**kind).is_ok());
+    let checked = found.or(kinds.first()).map_or(Ok(()), |kind| home.segment.check(*kind)).map_err(Error::from);
+    checked.and_then(|()| make(home)).map_err(|error| de::Error::custom(attachments::reject(error)))
+}

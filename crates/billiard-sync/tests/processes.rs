@@ -1,0 +1,279 @@
+//! Primitives between real processes: what travels, what excludes, what the death of a holder leaves. Run in parallel.
+
+use std::time::{Duration, Instant};
+
+use billiard_connection::Connection;
+use billiard_context::{Context, Message, Process};
+use billiard_sync::{Barrier, BarrierError, BoundedSemaphore, Error, Event, Lock, LockError, Mutex, Semaphore, Value};
+use billiard_test_support::{Watchdog, eventually};
+
+billiard_context::init_for_tests!();
+
+const BOTH: [fn() -> Context; 2] = [Context::forkserver, Context::spawn];
+
+/// Long enough for a machine that is busy with something else.
+const LONG: Duration = Duration::from_secs(30);
+
+fn start<A: Message, R: Message>(function: fn(A) -> R, argument: A) -> Process<R> {
+    Context::forkserver().process(function, argument).start().unwrap()
+}
+
+/// Runs `function` until it has set `ready`, and kills it.
+fn kill_when_ready<A: Message>(function: fn((A, Event)), argument: A) {
+    let ready = Event::new().unwrap();
+    let mut victim = start(function, (argument, ready.clone()));
+    assert!(ready.wait_timeout(LONG).unwrap());
+    victim.kill().unwrap();
+    assert_eq!(victim.join().unwrap().signal(), Some(libc::SIGKILL));
+}
+
+fn forever(ready: &Event) -> ! {
+    ready.set().unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+type All = (Lock, Mutex<[u64; 2]>, Semaphore, BoundedSemaphore, Event, Barrier, Value<u8>, Value<[u64; 4]>);
+
+fn use_all((lock, mutex, semaphore, bounded, event, barrier, small, large): All) {
+    barrier.wait().unwrap();
+    for n in 1..=1000 {
+        let held = lock.lock().unwrap();
+        small.set(small.get().wrapping_add(1));
+        drop(held);
+        let mut pair = mutex.lock().unwrap();
+        pair[0] += 1;
+        pair[1] += 2;
+        drop(pair);
+        semaphore.release().unwrap();
+        let _permit = bounded.permit().unwrap();
+        large.set([n; 4]);
+        let seen = large.get();
+        assert!(seen.iter().all(|word| *word == seen[0]), "torn: {seen:?}");
+    }
+    event.set().unwrap();
+}
+
+#[test]
+fn all_travel_as_arguments_and_are_the_same_there() {
+    let _watchdog = Watchdog::start("all_travel_as_arguments_and_are_the_same_there", 120);
+    for context in BOTH {
+        let all: All = (
+            Lock::new().unwrap(),
+            Mutex::new([0; 2]).unwrap(),
+            Semaphore::new(0).unwrap(),
+            BoundedSemaphore::new(2).unwrap(),
+            Event::new().unwrap(),
+            Barrier::new(4).unwrap(),
+            Value::new(7).unwrap(),
+            Value::new([0; 4]).unwrap(),
+        );
+        let mut children: Vec<Process> =
+            (0..3).map(|_| context().process(use_all, all.clone()).start().unwrap()).collect();
+        use_all(all.clone());
+        children.iter_mut().for_each(|child| assert!(child.join().unwrap().success()));
+        let (lock, mutex, semaphore, bounded, event, barrier, small, large) = all;
+        assert_eq!(small.get(), ((7 + 4 * 1000) % 256) as u8);
+        assert_eq!(*mutex.lock().unwrap(), [4 * 1000, 8 * 1000]);
+        assert_eq!((semaphore.value(), bounded.value()), (4 * 1000, 2));
+        assert!(event.is_set() && !lock.is_locked() && !mutex.is_locked());
+        assert_eq!((barrier.waiting(), barrier.is_broken()), (0, false));
+        assert_eq!(large.get(), [1000; 4]);
+    }
+}
+
+#[test]
+fn what_is_received_has_to_be_what_was_sent() {
+    let _watchdog = Watchdog::start("what_is_received_has_to_be_what_was_sent", 60);
+    let (here, there) = Connection::pair().unwrap();
+    let value = Value::new(5_u64).unwrap();
+    for _ in 0..2 {
+        here.send(&value).unwrap();
+    }
+    let refused = there.recv::<Value<i64>>().unwrap_err();
+    assert!(format!("{refused:?}").contains("another type"), "{refused:?}");
+    assert_eq!(there.recv::<Value<u64>>().unwrap().get(), 5);
+    let bounded = BoundedSemaphore::new(1).unwrap();
+    here.send(&Semaphore::new(1).unwrap()).unwrap();
+    let refused = there.recv::<BoundedSemaphore>().unwrap_err();
+    assert!(format!("{refused:?}").contains("sema version 1, not sema-bnd version 1"), "{refused:?}");
+    here.send(&bounded).unwrap();
+    let plain: Semaphore = there.recv().unwrap();
+    assert!(matches!(plain.release(), Err(Error::OverRelease { bound: 1 })));
+    here.send(&Event::new().unwrap()).unwrap();
+    assert!(there.recv::<Lock>().is_err());
+    here.send(&Mutex::new(1_u32).unwrap()).unwrap();
+    assert!(there.recv::<Mutex<f32>>().is_err());
+    // The connection goes on, and what comes back is the same thing.
+    here.send(&bounded).unwrap();
+    let back: BoundedSemaphore = there.recv().unwrap();
+    back.acquire().unwrap();
+    assert_eq!(bounded.value(), 0);
+}
+
+fn die_with_lock((lock, ready): (Lock, Event)) {
+    let _held = lock.lock().unwrap();
+    forever(&ready)
+}
+
+#[test]
+fn the_next_owner_is_told_that_the_last_one_died() {
+    let _watchdog = Watchdog::start("the_next_owner_is_told_that_the_last_one_died", 120);
+    let lock = Lock::new().unwrap();
+    // Whoever comes later.
+    for attempt in 0..3 {
+        kill_when_ready(die_with_lock, lock.clone());
+        assert!(lock.is_locked());
+        let taken = match attempt {
+            0 => lock.lock(),
+            1 => lock.try_lock(),
+            _ => lock.lock_timeout(LONG),
+        };
+        let error = taken.unwrap_err();
+        assert!(matches!(error, LockError::OwnerDied(_)) && lock.is_locked());
+        drop(error.forget());
+        assert!(!lock.is_locked());
+        drop(lock.lock().unwrap()); // nobody else is told
+    }
+    // Whoever waits already, in two processes.
+    let ready = Event::new().unwrap();
+    let mut victim = start(die_with_lock, (lock.clone(), ready.clone()));
+    ready.wait().unwrap();
+    let mut other = start(|lock: Lock| lock.lock().is_err(), lock.clone());
+    let waiting = std::thread::spawn({
+        let lock = lock.clone();
+        move || lock.lock().is_err()
+    });
+    assert!(matches!(lock.lock_timeout(Duration::from_millis(150)), Err(LockError::TimedOut)), "it lives");
+    victim.kill().unwrap();
+    victim.join().unwrap();
+    let died = Instant::now();
+    let told = [other.take_result().unwrap(), waiting.join().unwrap()];
+    println!("told {:?} after the end was known", died.elapsed());
+    assert!(told == [true, false] || told == [false, true], "{told:?}");
+}
+
+fn die_in_the_middle((mutex, ready): (Mutex<[u64; 2]>, Event)) {
+    let mut pair = mutex.lock().unwrap();
+    pair[0] = 9;
+    forever(&ready)
+}
+
+#[test]
+fn a_mutex_shows_what_the_dead_owner_left() {
+    let _watchdog = Watchdog::start("a_mutex_shows_what_the_dead_owner_left", 60);
+    let mutex = Mutex::new([1_u64, 1]).unwrap();
+    kill_when_ready(die_in_the_middle, mutex.clone());
+    let Err(LockError::OwnerDied(mut pair)) = mutex.lock() else { panic!("it died with the lock") };
+    assert_eq!(*pair, [9, 1]);
+    *pair = [9, 9];
+    drop(pair);
+    assert_eq!(*mutex.lock().unwrap(), [9, 9]);
+    kill_when_ready(die_in_the_middle, mutex.clone());
+    assert_eq!(*mutex.lock().or_else(LockError::accept).unwrap(), [9, 9]);
+}
+
+fn die_with_permits((semaphore, ready): (Semaphore, Event)) {
+    let _permits = (semaphore.permit().unwrap(), semaphore.permit().unwrap());
+    semaphore.acquire().unwrap();
+    forever(&ready)
+}
+
+#[test]
+fn permits_of_the_dead_come_back_and_those_of_nobody_do_not() {
+    let _watchdog = Watchdog::start("permits_of_the_dead_come_back_and_those_of_nobody_do_not", 60);
+    let semaphore = Semaphore::new(3).unwrap();
+    kill_when_ready(die_with_permits, semaphore.clone());
+    let waiting = std::thread::spawn({
+        let semaphore = semaphore.clone();
+        move || semaphore.acquire().unwrap()
+    });
+    let permit = semaphore.permit().unwrap();
+    waiting.join().unwrap();
+    assert!(semaphore.try_permit().unwrap().is_none() && !semaphore.try_acquire().unwrap());
+    drop(permit);
+    semaphore.release_many(2).unwrap();
+    assert_eq!(semaphore.value(), 3);
+}
+
+fn die_at_barrier((barrier, ready): (Barrier, Event)) {
+    ready.set().unwrap();
+    let _ = barrier.wait();
+}
+
+#[test]
+fn a_death_inside_breaks_a_barrier_and_a_reset_mends_it() {
+    let _watchdog = Watchdog::start("a_death_inside_breaks_a_barrier_and_a_reset_mends_it", 60);
+    let barrier = Barrier::new(3).unwrap();
+    let mut victim = start(die_at_barrier, (barrier.clone(), Event::new().unwrap()));
+    assert!(eventually(30, || barrier.waiting() == 1));
+    let waiting = std::thread::spawn({
+        let barrier = barrier.clone();
+        move || barrier.wait()
+    });
+    assert!(eventually(30, || barrier.waiting() == 2));
+    victim.kill().unwrap();
+    assert!(matches!(waiting.join().unwrap(), Err(BarrierError::ParticipantDied)));
+    assert!(barrier.is_broken() && matches!(barrier.wait(), Err(BarrierError::Broken)));
+    victim.join().unwrap();
+    barrier.reset().unwrap();
+    let others: Vec<Process<bool>> =
+        (0..2).map(|_| start(|barrier: Barrier| barrier.wait().is_ok(), barrier.clone())).collect();
+    assert!(barrier.wait().is_ok());
+    others.into_iter().for_each(|mut other| assert!(other.take_result().unwrap()));
+}
+
+fn die_while_updating((value, ready): (Value<[u64; 3]>, Event)) {
+    let _ = value.update(|value| {
+        *value = [8; 3];
+        forever(&ready)
+    });
+}
+
+#[test]
+fn a_value_survives_whoever_updates_it() {
+    let _watchdog = Watchdog::start("a_value_survives_whoever_updates_it", 60);
+    let value = Value::new([7_u64; 3]).unwrap();
+    kill_when_ready(die_while_updating, value.clone());
+    assert_eq!(value.get(), [7; 3]);
+    assert_eq!(value.update(|value| std::mem::replace(value, [1, 2, 3])).unwrap(), [7; 3]);
+    kill_when_ready(die_while_updating, value.clone());
+    value.set([4, 5, 6]);
+    assert_eq!(value.get(), [4, 5, 6]);
+}
+
+fn add_up(value: Value<i16>) {
+    for _ in 0..2000 {
+        value.update(|value| *value += 1).unwrap();
+    }
+}
+
+#[test]
+fn updates_of_a_small_value_are_not_lost() {
+    let _watchdog = Watchdog::start("updates_of_a_small_value_are_not_lost", 60);
+    let value = Value::new(-3000_i16).unwrap();
+    let mut children = [start(add_up, value.clone()), start(add_up, value.clone())];
+    add_up(value.clone());
+    children.iter_mut().for_each(|child| assert!(child.join().unwrap().success()));
+    assert_eq!(value.get(), 3000);
+}
+
+fn wait_for(event: Event) -> bool {
+    event.wait_timeout(LONG).unwrap()
+}
+
+#[test]
+fn an_event_that_is_cleared_at_once_has_woken_who_waited() {
+    let _watchdog = Watchdog::start("an_event_that_is_cleared_at_once_has_woken_who_waited", 60);
+    let event = Event::new().unwrap();
+    let mut waiters = [start(wait_for, event.clone()), start(wait_for, event.clone())];
+    // They may still be on their way: set and clear until both have seen it.
+    assert!(eventually(30, || {
+        event.set().unwrap();
+        event.clear().unwrap();
+        waiters.iter().all(|waiter| !waiter.is_alive())
+    }));
+    waiters.iter_mut().for_each(|waiter| assert!(waiter.take_result().unwrap()));
+    assert!(!event.is_set());
+}
