@@ -518,6 +518,34 @@ mod loom_tests {
     }
 
     #[test]
+    fn what_nobody_will_own_hides_no_change_of_the_dead() {
+        model(|| {
+            let words = Words::new(2);
+            let dying = {
+                let words = words.clone();
+                loom::thread::spawn(move || {
+                    let ledger = words.ledger();
+                    let _ = ledger.give_back(member(0, 1)); // moves in
+                    let count = ledger.written_down();
+                    ledger.replace(count, Count::new(count.count() - 1, Change::Took, 0, 1))
+                })
+            };
+            let other = {
+                let words = words.clone();
+                loom::thread::spawn(move || {
+                    words.ledger().remove().unwrap();
+                    words.ledger().add(1).unwrap();
+                })
+            };
+            other.join().unwrap();
+            let took = dying.join().unwrap();
+            assert_eq!(words.ledger().free(), 2 - u32::from(took));
+            assert_eq!(words.ledger().sweep(|_| false), u32::from(took));
+            assert_eq!(words.ledger().free(), 2);
+        });
+    }
+
+    #[test]
     fn what_the_dead_held_comes_back_once() {
         model(|| {
             let words = Words::new(2);
