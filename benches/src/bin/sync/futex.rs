@@ -14,7 +14,10 @@ use rustix::{
     thread::futex::{Flags, wait, wake},
 };
 
-use crate::permits::{Permits, PingPong, wake_latency};
+use crate::{
+    other,
+    permits::{Permits, PingPong, wake_latency},
+};
 
 /// One permit or none.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ pub(crate) fn run(request: &Request) -> Result<Answer, Box<dyn Error>> {
     match request.case.as_str() {
         "sync/wake_latency" => {
             let word = || Word(AtomicU32::new(0));
-            wake_latency(request, &Shared::new(PingPong::new(word(), word()))?)
+            wake_latency(request, &Shared::new(PingPong::new(word(), word()))?, other::forked)
         }
         _ => Err(frame::unknown_case()),
     }

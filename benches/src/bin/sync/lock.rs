@@ -11,12 +11,13 @@ use std::{
 };
 
 use billiard_benches::{
-    forked::Forked,
     frame::{self, Answer, Request},
     place::Places,
     shared::Shared,
     timing,
 };
+
+use crate::other::Start;
 
 /// A lock around a counter.
 pub(crate) trait Counter: Sync {
@@ -69,14 +70,14 @@ fn between_threads(request: &Request, counter: impl Counter) -> Result<Answer, B
 pub(crate) fn between_processes(
     request: &Request,
     race: &Shared<Race<impl Counter>>,
+    start: Start,
 ) -> Result<Answer, Box<dyn Error>> {
     match request.case.as_str() {
         "sync/lock_uncontended" => uncontended(request, &race.counter),
         "sync/lock_contended2" => timing::throughput(request, "pairs/s", |count| {
             race.run(count, |race| {
-                // SAFETY: this program has one thread unless it is asked for a lock between threads.
-                let other = unsafe { Forked::start(|| race.take_part(count)) };
-                other.is_ok_and(|other| race.take_part(count) & other.ends_well().is_ok_and(|well| well))
+                let other = start(&|| race.take_part(count));
+                other.is_ok_and(|ends_well| race.take_part(count) & ends_well())
             })
         }),
         _ => Err(frame::unknown_case()),

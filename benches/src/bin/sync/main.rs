@@ -5,6 +5,8 @@
 
 mod futex;
 mod lock;
+mod other;
+mod ours;
 mod permits;
 mod pthread;
 mod semaphore;
@@ -17,7 +19,9 @@ use billiard_benches::{
 };
 
 fn main() -> ExitCode {
+    billiard::init();
     frame::answer(&[
+        Subject { name: "billiard-rs", version: env!("CARGO_PKG_VERSION"), run: ours::run },
         Subject { name: "std", version: "", run: lock::std },
         Subject { name: "parking_lot", version: version_of("parking_lot"), run: lock::parking_lot },
         Subject { name: "pthread", version: "", run: pthread::normal },

@@ -8,12 +8,13 @@ use std::{
 };
 
 use billiard_benches::{
-    forked::Forked,
     frame::{Answer, Request},
     place::Places,
     shared::Shared,
     timing,
 };
+
+use crate::other::Start;
 
 /// Something that one waits for and the other gives.
 pub(crate) trait Permits: Sync {
@@ -57,6 +58,7 @@ impl<P: Permits> PingPong<P> {
 pub(crate) fn wake_latency(
     request: &Request,
     shared: &Shared<PingPong<impl Permits>>,
+    start: Start,
 ) -> Result<Answer, Box<dyn Error>> {
     let PingPong { there, back, answered } = &**shared;
     let rounds = request.option::<u64>("count")? + timing::WARM_UP_EACH;
@@ -72,8 +74,7 @@ pub(crate) fn wake_latency(
         }
         true
     };
-    // SAFETY: this program has one thread unless it is asked for a lock between threads.
-    let other = unsafe { Forked::start(answer_all) }?;
+    let ends_well = start(&answer_all)?;
     places.stay_on(0)?;
     let mut asked = 0;
     let answer = timing::median_time(request, || {
@@ -84,5 +85,5 @@ pub(crate) fn wake_latency(
         asked += 1;
         Ok((time, u64::from(answered.load(Ordering::Relaxed) == asked)))
     })?;
-    if other.ends_well()? { Ok(answer) } else { Err("the other process failed".into()) }
+    if ends_well() { Ok(answer) } else { Err("the other process failed".into()) }
 }

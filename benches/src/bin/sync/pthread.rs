@@ -7,7 +7,10 @@ use billiard_benches::{
     shared::Shared,
 };
 
-use crate::lock::{Counter, Race, between_processes};
+use crate::{
+    lock::{Counter, Race, between_processes},
+    other,
+};
 
 /// A mutex around a counter.
 struct Mutex {
@@ -35,7 +38,7 @@ fn run(request: &Request, robustness: libc::c_int) -> Result<Answer, Box<dyn Err
         counter: UnsafeCell::new(0),
     })?)?;
     race.counter().set_up(robustness)?;
-    between_processes(request, &race)
+    between_processes(request, &race, other::forked)
 }
 
 impl Mutex {

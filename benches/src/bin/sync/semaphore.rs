@@ -7,7 +7,10 @@ use billiard_benches::{
     shared::Shared,
 };
 
-use crate::permits::{Permits, PingPong, uncontended, wake_latency};
+use crate::{
+    other,
+    permits::{Permits, PingPong, uncontended, wake_latency},
+};
 
 /// A `sem_t`.
 struct Semaphore(UnsafeCell<libc::sem_t>);
@@ -27,7 +30,7 @@ pub(crate) fn run(request: &Request) -> Result<Answer, Box<dyn Error>> {
             let shared = Shared::new(PingPong::new(Semaphore::unset(), Semaphore::unset()))?;
             shared.there.set_up(0)?;
             shared.back.set_up(0)?;
-            wake_latency(request, &shared)
+            wake_latency(request, &shared, other::forked)
         }
         _ => Err(frame::unknown_case()),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::bench::{
     case::{Better, Case, Entrant},
-    subject::{FUTEX, MULTIPROCESSING, PARKING_LOT, PTHREAD, PTHREAD_ROBUST, SEM_T, STD},
+    subject::{FUTEX, MULTIPROCESSING, OURS, PARKING_LOT, PTHREAD, PTHREAD_ROBUST, SEM_T, STD},
 };
 
 /// Twice a permit of one, in turn.
@@ -33,6 +33,7 @@ pub(crate) static CASES: &[Case] = &[
         "ns",
         Better::Lower,
         &[
+            Entrant::new(&OURS, 20_000_000, 5_000_000, "Mutex<u64>, between processes"),
             Entrant::new(&PTHREAD_ROBUST, 20_000_000, 5_000_000, "pthread_mutex_t, process-shared and robust")
                 .with_aim(1.0),
             Entrant::new(&PTHREAD, 20_000_000, 5_000_000, "pthread_mutex_t, process-shared"),
@@ -47,6 +48,7 @@ pub(crate) static CASES: &[Case] = &[
         "pairs/s",
         Better::Higher,
         &[
+            Entrant::new(&OURS, 10_000_000, 2_000_000, "Mutex<u64>, between processes"),
             Entrant::new(&PTHREAD_ROBUST, 10_000_000, 2_000_000, "pthread_mutex_t, process-shared and robust")
                 .with_aim(1.0),
             Entrant::new(&PTHREAD, 10_000_000, 2_000_000, "pthread_mutex_t, process-shared"),
@@ -61,6 +63,7 @@ pub(crate) static CASES: &[Case] = &[
         "ns",
         Better::Lower,
         &[
+            Entrant::new(&OURS, 20_000_000, 5_000_000, "Semaphore::acquire and Semaphore::release"),
             Entrant::new(&SEM_T, 20_000_000, 5_000_000, "sem_wait and sem_post, process-shared"),
             Entrant::new(&MULTIPROCESSING, 2_000_000, 500_000, "Semaphore.acquire and Semaphore.release"),
         ],
@@ -71,6 +74,7 @@ pub(crate) static CASES: &[Case] = &[
         "µs",
         Better::Lower,
         &[
+            Entrant::new(&OURS, 10_000, 2_000, TWO_SEMAPHORES),
             Entrant::new(&FUTEX, 10_000, 2_000, "two futex words, without spinning").with_aim(1.2),
             Entrant::new(&SEM_T, 10_000, 2_000, TWO_SEMAPHORES),
             Entrant::new(&MULTIPROCESSING, 10_000, 2_000, TWO_SEMAPHORES),
