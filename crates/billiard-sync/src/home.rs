@@ -75,6 +75,12 @@ impl Home {
         Ok(self.peers.0.member()?)
     }
 
+    /// The same, if it takes part already.
+    #[inline]
+    pub(crate) fn me_if_known(&self) -> Option<Member> {
+        self.peers.0.member_if_known()
+    }
+
     /// An error in a copy of the process that was forked by hand.
     #[inline]
     pub(crate) fn check(&self) -> Result<(), Forked> {

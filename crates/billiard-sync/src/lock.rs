@@ -62,9 +62,13 @@ impl Lock {
     /// # Errors
     ///
     /// [`LockError::OwnerDied`] with the guard, [`LockError::Unusable`].
-    #[inline]
+    // Always: its large result, handed over in memory, would cost twice what the lock does.
+    #[inline(always)]
     pub fn lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
-        self.acquire(|me| self.word.lock(me, self.home.peers(), Wait::ForEver), LockError::TimedOut)
+        match Held::take_free(&self.home, &self.word) {
+            Some(held) => Ok(LockGuard { _held: held }),
+            None => self.acquire(|me| self.word.lock(me, self.home.peers(), Wait::ForEver), LockError::TimedOut),
+        }
     }
 
     /// Takes the lock if nobody has it, or a dead process.
@@ -72,9 +76,13 @@ impl Lock {
     /// # Errors
     ///
     /// [`LockError::WouldBlock`] when it is held; otherwise as [`lock`](Self::lock).
-    #[inline]
+    // Always: its large result, handed over in memory, would cost twice what the lock does.
+    #[inline(always)]
     pub fn try_lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
-        self.acquire(|me| self.word.try_lock(me, self.home.peers()), LockError::WouldBlock)
+        match Held::take_free(&self.home, &self.word) {
+            Some(held) => Ok(LockGuard { _held: held }),
+            None => self.acquire(|me| self.word.try_lock(me, self.home.peers()), LockError::WouldBlock),
+        }
     }
 
     /// Takes the lock, waiting for it no longer than `timeout` (by the clock that nobody sets); a free one in any case.
@@ -93,7 +101,9 @@ impl Lock {
         self.word.owner().is_some()
     }
 
-    #[inline]
+    /// The long way. Its result is large, and the short way would pay for that too.
+    #[cold]
+    #[inline(never)]
     fn acquire<'a>(
         &'a self,
         take: impl FnOnce(Owner) -> Option<Taken>,
@@ -156,6 +166,14 @@ impl<'a> Held<'a> {
     #[inline]
     pub(crate) fn new(word: &'a LockWord, me: Owner) -> Self {
         Self { word, me, generation: Generation::current(), not_send: PhantomData }
+    }
+
+    /// The short way: takes a word that is free, for a process that takes part already.
+    #[inline]
+    pub(crate) fn take_free(home: &Home, word: &'a LockWord) -> Option<Self> {
+        let me = Owner::from(home.me_if_known()?);
+        word.take_free(me).ok()?;
+        Some(Self::new(word, me))
     }
 
     /// Whether this is the process that has taken it, not a copy.

@@ -82,9 +82,13 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     ///
     /// [`LockError::OwnerDied`] with the guard, [`LockError::Unusable`].
-    #[inline]
+    // Always: its large result, handed over in memory, would cost twice what the lock does.
+    #[inline(always)]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        self.acquire(|me| self.word.lock(me, self.home.peers(), Wait::ForEver), LockError::TimedOut)
+        match Held::take_free(&self.home, &self.word) {
+            Some(held) => Ok(MutexGuard { held, value: self.value }),
+            None => self.acquire(|me| self.word.lock(me, self.home.peers(), Wait::ForEver), LockError::TimedOut),
+        }
     }
 
     /// Takes the lock if nobody has it, or a dead process.
@@ -92,9 +96,13 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     ///
     /// [`LockError::WouldBlock`] when it is held; otherwise as [`lock`](Self::lock).
-    #[inline]
+    // Always: its large result, handed over in memory, would cost twice what the lock does.
+    #[inline(always)]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        self.acquire(|me| self.word.try_lock(me, self.home.peers()), LockError::WouldBlock)
+        match Held::take_free(&self.home, &self.word) {
+            Some(held) => Ok(MutexGuard { held, value: self.value }),
+            None => self.acquire(|me| self.word.try_lock(me, self.home.peers()), LockError::WouldBlock),
+        }
     }
 
     /// Takes the lock, waiting for it no longer than `timeout`; a free one in any case.
@@ -113,7 +121,9 @@ impl<T: Plain> Mutex<T> {
         self.word.owner().is_some()
     }
 
-    #[inline]
+    /// The long way. Its result is large, and the short way would pay for that too.
+    #[cold]
+    #[inline(never)]
     fn acquire<'a>(
         &'a self,
         take: impl FnOnce(Owner) -> Option<Taken>,

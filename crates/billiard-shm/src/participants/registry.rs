@@ -261,6 +261,13 @@ impl Registry {
         self.0.known.get().map_or_else(|| self.join(), Ok)
     }
 
+    /// As [`member`](Self::member), if this process takes part already: a few loads.
+    #[must_use]
+    #[inline]
+    pub fn member_if_known(&self) -> Option<Member> {
+        self.0.known.get()
+    }
+
     /// Who had that record last, dead or alive; none when nobody had, or there is no such record.
     #[must_use]
     pub fn member_at(&self, index: usize) -> Option<Member> {

@@ -87,7 +87,7 @@ impl LockWord {
 
     /// Takes the word if it is free; otherwise what it was.
     #[inline]
-    fn take_free(&self, me: Owner) -> Result<(), u32> {
+    pub(crate) fn take_free(&self, me: Owner) -> Result<(), u32> {
         fault::point("lock.take");
         // PAIR lock.free: Acquire, of the Release in `unlock`.
         self.0.value().compare_exchange(0, me.bits(), Ordering::Acquire, Ordering::Relaxed)?;
