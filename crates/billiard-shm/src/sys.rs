@@ -292,6 +292,19 @@ pub(crate) fn lock_holder(fd: BorrowedFd<'_>, byte: u64) -> Result<Option<u32>, 
     })
 }
 
+/// A descriptor of another process, opened anew to read and write; `None` when there is no such process, or it has none of that number.
+pub(crate) fn descriptor_of(pid: u32, number: u64) -> Result<Option<OwnedFd>, Failed> {
+    use rustix::fs::{Mode, OFlags};
+
+    let failed = |source| Failed { call: "open /proc/…/fd", source };
+    fault::errno("sys.shm.proc_fd").map_err(|errno| failed(io::Error::from_raw_os_error(errno)))?;
+    match rustix::fs::open(format!("/proc/{pid}/fd/{number}"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
+
 /// Which process of that pid it is: the moment when it was started, in ticks since the machine was. `None` when there is no
 /// such process, or nothing but its status is left.
 pub(crate) fn start_time(pid: u32) -> Result<Option<u64>, Failed> {

@@ -10,6 +10,7 @@
 //! better, a process that outlives the owner, listens with [`observe_names`].
 
 mod names;
+mod published;
 
 use std::{fmt, io, os::fd::AsFd};
 
@@ -20,6 +21,7 @@ use billiard_wire::{
 use thiserror::Error;
 
 pub use names::{NameEvent, observe_names, sweep};
+pub use published::{Published, find_published, publish};
 
 use self::names::Name;
 use crate::{
@@ -52,6 +54,12 @@ pub enum NamedError {
     /// It has a name and no bytes: its maker has not finished it, or died before it was done.
     #[error("the shared memory of the name {0:?} is empty: its maker is still at work, or died before it was done")]
     Unfinished(String),
+    /// Memory of that name is something else.
+    #[error("the shared memory of the name {0:?} names no published descriptors")]
+    NotPublished(String),
+    /// Who has published under that name is gone.
+    #[error("the process that has published under the name {0:?} has ended, or has let go of what it published")]
+    OwnerGone(String),
     /// A place outside.
     #[error("{len} bytes at {offset} are not inside shared memory of {size} bytes, or are not aligned")]
     OutOfBounds {
@@ -124,7 +132,7 @@ impl NamedMemory {
         check_len(len)?;
         sweep(); // what cannot be removed now is removed by the next
         loop {
-            match Self::create_as(names::random()?, len) {
+            match Self::create_as(names::random()?, len, &[]) {
                 Err(NamedError::Exists(_)) => continue,
                 result => return result,
             }
@@ -137,16 +145,25 @@ impl NamedMemory {
     ///
     /// [`NamedError::BadName`], [`NamedError::Exists`]; otherwise as [`create`](Self::create).
     pub fn create_named(name: &str, len: usize) -> Result<Self, NamedError> {
+        Self::create_chosen(name, len, &[])
+    }
+
+    /// New memory under this name with these bytes, of which nobody finds a part.
+    pub(crate) fn create_with(name: &str, bytes: &[u8]) -> Result<Self, NamedError> {
+        Self::create_chosen(name, bytes.len(), bytes)
+    }
+
+    fn create_chosen(name: &str, len: usize, bytes: &[u8]) -> Result<Self, NamedError> {
         check_len(len)?;
         let checked = names::checked(name)?;
         if names::is_random(&checked) {
             return Err(NamedError::BadName(name.to_owned()));
         }
-        Self::create_as(checked, len)
+        Self::create_as(checked, len, bytes)
     }
 
     /// The file has its size, its room and its owner's lock before it has its name: nobody finds one that is half made.
-    fn create_as(name: String, len: usize) -> Result<Self, NamedError> {
+    fn create_as(name: String, len: usize, bytes: &[u8]) -> Result<Self, NamedError> {
         let fd = sys::nameless_file()?;
         if !sys::try_own(fd.as_fd())? {
             return Err(sys::Failed { call: "flock", source: io::ErrorKind::WouldBlock.into() }.into());
@@ -155,6 +172,7 @@ impl NamedMemory {
         sys::reserve(fd.as_fd(), len as u64)?;
         fault::point("shm.named.made");
         let mapping = map(&fd, len, true)?;
+        mapping.copy_in(0, bytes);
         let name = Name::give(name, fd)?;
         fault::point("shm.named.linked");
         Ok(Self { mapping, name, writable: true, generation: Generation::current() })

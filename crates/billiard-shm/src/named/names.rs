@@ -78,7 +78,7 @@ pub fn sweep() -> usize {
 
 /// Removes the name if its owner is gone. The file's lock is held meanwhile, so that of many who sweep one does it; and nobody
 /// who lives gives the same random name again.
-fn sweep_one(name: &str) -> bool {
+pub(super) fn sweep_one(name: &str) -> bool {
     let Ok(Some(fd)) = sys::open_name(name, true) else { return false };
     let is_ours = |info: sys::FileInfo| info.is_regular && info.owner == sys::user();
     let Ok(info) = sys::info(fd.as_fd()) else { return false };

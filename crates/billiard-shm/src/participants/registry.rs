@@ -12,7 +12,7 @@
 
 use std::{
     fmt,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -245,6 +245,15 @@ impl Registry {
         Ok(Self(inner))
     }
 
+    /// The registry of that descriptor, which [`AsFd`] gave in this process or another.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Segment`] when it is none; [`RegistryError::OtherNamespace`].
+    pub fn attach(fd: OwnedFd) -> Result<Self, RegistryError> {
+        Self::open(Segment::attach(fd, KIND)?)
+    }
+
     /// For how many processes it has room: how many words a [`Ledger`](super::Ledger) needs.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -395,6 +404,13 @@ impl Drop for Inner {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("capacity", &self.capacity()).field("member", &self.known_member()).finish()
+    }
+}
+
+impl AsFd for Registry {
+    /// The segment of the table. Closing a duplicate of it makes this process lose its lock for a moment.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.segment.as_fd()
     }
 }
 
