@@ -75,6 +75,7 @@ impl Mapping {
     /// # Panics
     ///
     /// When they are not inside.
+    #[track_caller]
     fn range(&self, offset: usize, len: usize) -> NonNull<u8> {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "a place outside the mapping");
         // SAFETY: the offset is inside the mapping, which is one allocation.
@@ -89,42 +90,57 @@ impl Mapping {
         unsafe { place.as_ref() }
     }
 
-    fn byte(&self, offset: usize) -> &AtomicU8 {
+    /// As many words from `offset` on, which is a multiple of eight.
+    fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        let first = self.range(offset, 8 * count).cast::<AtomicU64>();
+        assert!(first.is_aligned(), "a word between two words");
+        // SAFETY: as in `word`, for each of them.
+        unsafe { std::slice::from_raw_parts(first.as_ptr(), count) }
+    }
+
+    /// As many bytes from `offset` on.
+    fn bytes(&self, offset: usize, count: usize) -> &[AtomicU8] {
         // SAFETY: as in `word`; there is no alignment.
-        unsafe { self.range(offset, 1).cast::<AtomicU8>().as_ref() }
+        unsafe { std::slice::from_raw_parts(self.range(offset, count).cast().as_ptr(), count) }
     }
 
     /// Copies out of the memory, eight bytes at a time where it can.
     pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
-        let _ = self.range(offset, into.len());
         let (words, tail) = split(offset, into.len());
-        // Relaxed, here and below: who needs an order has it from words of its own.
         let (head, rest) = into.split_at_mut(words);
-        let (chunks, end) = rest.split_at_mut(tail - words);
-        for (i, byte) in head.iter_mut().enumerate() {
-            *byte = self.byte(offset + i).load(Ordering::Relaxed);
+        let (middle, end) = rest.split_at_mut(tail - words);
+        // Relaxed, here and below: who needs an order has it from words of its own.
+        let out = |bytes: &mut [u8], offset| {
+            for (from, byte) in self.bytes(offset, bytes.len()).iter().zip(bytes) {
+                *byte = from.load(Ordering::Relaxed);
+            }
+        };
+        out(head, offset);
+        let chunks = middle.as_chunks_mut::<8>().0;
+        if !chunks.is_empty() {
+            for (from, chunk) in self.words(offset + words, chunks.len()).iter().zip(chunks) {
+                *chunk = from.load(Ordering::Relaxed).to_ne_bytes();
+            }
         }
-        for (i, chunk) in chunks.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            *chunk = self.word(offset + words + 8 * i).load(Ordering::Relaxed).to_ne_bytes();
-        }
-        for (i, byte) in end.iter_mut().enumerate() {
-            *byte = self.byte(offset + tail + i).load(Ordering::Relaxed);
-        }
+        out(end, offset + tail);
     }
 
     /// Copies into the memory, eight bytes at a time where it can.
     pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
-        let _ = self.range(offset, from.len());
         let (words, tail) = split(offset, from.len());
-        for (i, byte) in from[..words].iter().enumerate() {
-            self.byte(offset + i).store(*byte, Ordering::Relaxed);
+        let copy = |bytes: &[u8], offset| {
+            for (byte, into) in bytes.iter().zip(self.bytes(offset, bytes.len())) {
+                into.store(*byte, Ordering::Relaxed);
+            }
+        };
+        copy(&from[..words], offset);
+        let chunks = from[words..tail].as_chunks::<8>().0;
+        if !chunks.is_empty() {
+            for (chunk, into) in chunks.iter().zip(self.words(offset + words, chunks.len())) {
+                into.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+            }
         }
-        for (i, chunk) in from[words..tail].as_chunks::<8>().0.iter().enumerate() {
-            self.word(offset + words + 8 * i).store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
-        }
-        for (i, byte) in from[tail..].iter().enumerate() {
-            self.byte(offset + tail + i).store(*byte, Ordering::Relaxed);
-        }
+        copy(&from[tail..], offset + tail);
     }
 }
 

@@ -137,8 +137,11 @@ impl Handle {
         Ok(())
     }
 
-    /// To be called while seized.
+    /// To be called while seized. In a copy of the process it does nothing: the copy of a message is not the message.
     fn map_again(&self) -> (Settled, Result<(), BufferError>) {
+        if let Err(error) = self.check() {
+            return (Settled::Away, Err(error));
+        }
         let mut body = self.body();
         let Memory::Away(fd, nonce) = &body.memory else { return (Settled::Idle, Ok(())) };
         let nonce = *nonce;

@@ -100,7 +100,7 @@ impl From<sys::Failed> for NamedError {
 /// Its bytes are copied in and out. What another process writes meanwhile comes old, new or mixed. If another process cuts the
 /// memory short, which no program should, touching what is gone ends this one (SIGBUS).
 ///
-/// If its owner is killed, the name stays until the next [`create`](Self::create) of the same user removes it, where the name was a random
+/// If its owner is killed, or ends without dropping it, the name stays until the next [`create`](Self::create) of the same user removes it, where the name was a random
 /// one. A name that was chosen stays until somebody unlinks it.
 ///
 /// ```
