@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     BarrierError, Error,
-    home::{self, Home},
+    home::{self, Home, Housed},
     words::{
         Owner, Wait,
         barrier::{self as words, Failed, Phases},
@@ -178,8 +178,22 @@ impl Serialize for Barrier {
     }
 }
 
+impl Housed for Barrier {
+    fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn kinds() -> Vec<Kind> {
+        vec![KIND]
+    }
+
+    fn housed(home: Home) -> Result<Self, Error> {
+        Self::at(home)
+    }
+}
+
 impl<'de> Deserialize<'de> for Barrier {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, &[KIND], Self::at)
+        home::deserialize(deserializer)
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use billiard_shm::{SegmentError, participants::RegistryError};
+use billiard_shm::{NamedError, SegmentError, participants::RegistryError};
 use billiard_wire::generation::Forked;
 use thiserror::Error;
 
@@ -17,6 +17,9 @@ pub enum Error {
     /// This process could not be entered into the registry of those who share the primitive.
     #[error(transparent)]
     Participants(#[from] RegistryError),
+    /// It could not be published under a name, or found by it.
+    #[error(transparent)]
+    Named(#[from] NamedError),
     /// A semaphore would have more permits than it may: those released are not added.
     #[error("the semaphore may have {bound} permits at the most: more were released than acquired")]
     OverRelease {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     Error,
-    home::{self, Home},
+    home::{self, Home, Housed},
     words::{Wait, event::EventWord},
 };
 
@@ -117,8 +117,22 @@ impl Serialize for Event {
     }
 }
 
+impl Housed for Event {
+    fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn kinds() -> Vec<Kind> {
+        vec![KIND]
+    }
+
+    fn housed(home: Home) -> Result<Self, Error> {
+        Self::at(home)
+    }
+}
+
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, &[KIND], Self::at)
+        home::deserialize(deserializer)
     }
 }

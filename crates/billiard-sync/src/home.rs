@@ -3,8 +3,10 @@
 //! Every primitive has a small segment of its own. A handle is that segment, the places of its words in it, and the registry in which
 //! its maker takes part; it travels as the two segments' descriptors, and is checked when it arrives.
 
+use std::os::fd::{AsFd, OwnedFd};
+
 use billiard_shm::{
-    Kind, Place, Segment, Words,
+    Kind, NamedError, Place, Segment, Words, named,
     participants::{Member, Registry},
 };
 use billiard_wire::{attachments, generation::Forked};
@@ -17,7 +19,7 @@ use crate::{
 
 /// A segment with the words of one primitive, and who shares it.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Home {
+pub struct Home {
     segment: Segment,
     peers: Registered,
 }
@@ -112,15 +114,42 @@ impl Peers for Registered {
     }
 }
 
-/// The primitive out of a message. It has to be of one of these kinds.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>, P>(
-    deserializer: D,
-    kinds: &[Kind],
-    make: impl FnOnce(Home) -> Result<P, Error>,
-) -> Result<P, D::Error> {
+/// What is in a home: how every primitive is received, published and found.
+pub trait Housed: Sized {
+    /// Where it lives.
+    fn home(&self) -> &Home;
+
+    /// What its segment may say that it is; first what a new one says.
+    fn kinds() -> Vec<Kind>;
+
+    /// The primitive in a home of one of these kinds.
+    fn housed(home: Home) -> Result<Self, Error>;
+}
+
+fn checked<P: Housed>(segment: Segment, registry: Registry) -> Result<P, Error> {
+    let kinds = P::kinds();
+    let found = kinds.iter().find(|kind| segment.check(**kind).is_ok());
+    if let Some(kind) = found.or(kinds.first()) {
+        segment.check(*kind)?;
+    }
+    P::housed(Home { segment, peers: Registered(registry) })
+}
+
+/// The primitive out of a message.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>, P: Housed>(deserializer: D) -> Result<P, D::Error> {
     let (segment, registry) = <(Segment, Registry)>::deserialize(deserializer)?;
-    let home = Home { segment, peers: Registered(registry) };
-    let found = kinds.iter().find(|kind| home.segment.check(**kind).is_ok());
-    let checked = found.or(kinds.first()).map_or(Ok(()), |kind| home.segment.check(*kind)).map_err(Error::from);
-    checked.and_then(|()| make(home)).map_err(|error| de::Error::custom(attachments::reject(error)))
+    checked(segment, registry).map_err(|error| de::Error::custom(attachments::reject(error)))
+}
+
+/// Its two descriptors, under a name.
+pub(crate) fn publish(home: &Home, name: &str) -> Result<named::Published, Error> {
+    home.check()?;
+    Ok(named::publish(name, &[home.segment.as_fd(), home.peers.0.as_fd()])?)
+}
+
+/// The primitive whose descriptors were published under that name.
+pub(crate) fn find<P: Housed>(name: &str) -> Result<P, Error> {
+    let fds = <[OwnedFd; 2]>::try_from(named::find_published(name)?);
+    let [segment, registry] = fds.map_err(|_| NamedError::NotPublished(name.to_owned()))?;
+    checked(Segment::options().attach(segment)?, Registry::attach(registry)?)
 }

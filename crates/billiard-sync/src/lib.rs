@@ -24,6 +24,8 @@
 //! **Forks.** Handles work on in the child of a `Context::fork`. In a copy of the process that was forked by hand they refuse
 //! ([`Error::Forked`]). Guards are never the copy's.
 //!
+//! **Names.** Processes without any connection find a primitive by its name: [`Named`].
+//!
 //! **Time.** Timeouts are counted by the clock that nobody sets.
 //!
 //! The protocols, and what is found after a death or a stop between any two steps: `docs/design/locks.md` in the repository.
@@ -41,6 +43,8 @@ mod lock;
 #[cfg(not(loom))]
 mod mutex;
 #[cfg(not(loom))]
+mod named;
+#[cfg(not(loom))]
 mod semaphore;
 #[cfg(not(loom))]
 mod value;
@@ -54,6 +58,7 @@ pub use self::{
     event::Event,
     lock::{Lock, LockGuard},
     mutex::{Mutex, MutexGuard},
+    named::{Named, Published},
     semaphore::{BoundedSemaphore, Permit, Semaphore},
     value::Value,
 };

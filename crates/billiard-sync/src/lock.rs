@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     Error, LockError,
-    home::{self, Home},
+    home::{self, Home, Housed},
     words::{
         Owner, Wait,
         lock::{LockWord, Taken},
@@ -132,9 +132,23 @@ impl Serialize for Lock {
     }
 }
 
+impl Housed for Lock {
+    fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn kinds() -> Vec<Kind> {
+        vec![KIND]
+    }
+
+    fn housed(home: Home) -> Result<Self, Error> {
+        Self::at(home)
+    }
+}
+
 impl<'de> Deserialize<'de> for Lock {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, &[KIND], Self::at)
+        home::deserialize(deserializer)
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     Error, LockError,
-    home::{self, Home},
+    home::{self, Home, Housed},
     lock::Held,
     words::{
         Owner, Wait,
@@ -158,9 +158,23 @@ impl<T> Serialize for Mutex<T> {
     }
 }
 
+impl<T: Plain> Housed for Mutex<T> {
+    fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn kinds() -> Vec<Kind> {
+        vec![KIND.of::<T>()]
+    }
+
+    fn housed(home: Home) -> Result<Self, Error> {
+        Self::at(home)
+    }
+}
+
 impl<'de, T: Plain> Deserialize<'de> for Mutex<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, &[KIND.of::<T>()], Self::at)
+        home::deserialize(deserializer)
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     Error,
-    home::{self, Home},
+    home::{self, Home, Housed},
     words::{
         Wait,
         semaphore::{self as words, Bell, Full},
@@ -255,15 +255,43 @@ impl Serialize for Semaphore {
     }
 }
 
+impl Housed for Semaphore {
+    fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn kinds() -> Vec<Kind> {
+        vec![KIND, BOUNDED]
+    }
+
+    fn housed(home: Home) -> Result<Self, Error> {
+        Self::at(home)
+    }
+}
+
 impl<'de> Deserialize<'de> for Semaphore {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, &[KIND, BOUNDED], Self::at)
+        home::deserialize(deserializer)
+    }
+}
+
+impl Housed for BoundedSemaphore {
+    fn home(&self) -> &Home {
+        &self.0.home
+    }
+
+    fn kinds() -> Vec<Kind> {
+        vec![BOUNDED]
+    }
+
+    fn housed(home: Home) -> Result<Self, Error> {
+        Semaphore::at(home).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for BoundedSemaphore {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, &[BOUNDED], Semaphore::at).map(Self)
+        home::deserialize(deserializer)
     }
 }
 

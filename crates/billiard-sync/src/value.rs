@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     Error,
-    home::{self, Home},
+    home::{self, Home, Housed},
     words::{Owner, Wait, copies::Copies, lock::LockWord},
 };
 
@@ -230,8 +230,22 @@ impl<T> Serialize for Value<T> {
     }
 }
 
+impl<T: Plain> Housed for Value<T> {
+    fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn kinds() -> Vec<Kind> {
+        vec![KIND.of::<T>()]
+    }
+
+    fn housed(home: Home) -> Result<Self, Error> {
+        Self::at(home)
+    }
+}
+
 impl<'de, T: Plain> Deserialize<'de> for Value<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        home::deserialize(deserializer, &[KIND.of::<T>()], Self::at)
+        home::deserialize(deserializer)
     }
 }
