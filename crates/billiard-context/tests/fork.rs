@@ -171,6 +171,9 @@ fn options_change_the_copy_alone() {
 }
 
 fn signals_are_as_at_the_start_of_a_program() {
+    // Whoever runs this may have it ignored, as `nohup` does, and then it stays so.
+    // SAFETY: defaulting runs no code.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
     let stop = Stop::install(&StopSignals::Minimal).unwrap();
     // SAFETY: this process itself gets it, and has a handler for it.
     unsafe { libc::raise(libc::SIGHUP) };
