@@ -42,6 +42,14 @@ const MAX_NAME: usize = 255;
 /// ends them will end the next one too.
 const MAX_ASKED: usize = 3;
 
+/// How many processes this one has started.
+static STARTED: AtomicU64 = AtomicU64::new(0);
+
+/// In a copy of the process: it has started none.
+pub(crate) fn count_anew() {
+    STARTED.store(0, Ordering::Relaxed);
+}
+
 /// What a child calls.
 pub(crate) enum Job<'a, A, R> {
     Call(fn(A) -> R, A),
@@ -128,7 +136,8 @@ impl<'a, A: Message, R: Message> ProcessBuilder<'a, A, R> {
         self
     }
 
-    /// Its standard input; `/dev/null` by default.
+    /// Its standard input; `/dev/null` by default. A child that inherits a terminal cannot read from it: it is in a process group of its own,
+    /// in the background, and the kernel stops it (SIGTTIN).
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.options.streams[0] = stdin.into();
         self
@@ -199,8 +208,9 @@ impl<'a, A: Message, R: Message> ProcessBuilder<'a, A, R> {
     /// By default it has the working directory, environment, umask, standard output and error of this moment, and standard
     /// input from `/dev/null`; a process group of its own; signals as a Rust program begins with them. Children of `forkserver` and
     /// `spawn` have no other descriptor than those in their argument. Their user is this program's;
-    /// capabilities, resource limits, CPU affinity and namespaces are those that the program had when it first started
-    /// a process, except where the builder was told otherwise.
+    /// capabilities, resource limits, niceness, CPU affinity, control group, namespaces, root directory and system call filters are those that the
+    /// program had when it first started a process, except where the builder was told otherwise: what shall hold for children too has to be
+    /// in force before that.
     ///
     /// When this fails, the function is not called. What a child finds to be impossible, a limit or a
     /// niceness say, is [`ChildError::Setup`](crate::ChildError::Setup) of [`take_result`](Process::take_result) instead.
@@ -215,15 +225,14 @@ impl<'a, A: Message, R: Message> ProcessBuilder<'a, A, R> {
         self.begin()?.wait()
     }
 
-    /// Asks for it, and returns without waiting until it exists: [`start`](Self::start) for event loops. Its function is not
+    /// Asks for it, and returns without waiting until it exists: [`start`](Self::start) for event loops. It waits only while a helper
+    /// process has to be brought up, as after a death, or does not read: [`Context::prepare`] beforehand. Its function is not
     /// called before [`Starting::poll`] or [`Starting::wait`] has given the [`Process`].
     ///
     /// # Errors
     ///
     /// As [`start`](Self::start).
     pub fn begin(self) -> Result<Starting<R>, Error> {
-        static STARTED: AtomicU64 = AtomicU64::new(0);
-
         current::may_start()?;
         let Self { context, job, mut options } = self;
         let number = STARTED.fetch_add(1, Ordering::Relaxed) + 1;
@@ -353,7 +362,7 @@ fn fork<A: Message, R: Message>(
                 sys::reap_now(pid);
             })?;
             attachments.sent();
-            let identity = Identity::new(name, daemon, pid, pidfd, term_signal, true);
+            let identity = Identity::new(name, daemon, pid, pidfd, term_signal, None);
             let process = Process::new(identity, ours, Keeper::Own { born }, pipes, Heard::default());
             Ok(Starting::made(process, Go { umask }))
         }

@@ -12,7 +12,7 @@ use rustix::process::Rlimit;
 
 use crate::{
     authkey::Revealed,
-    current, hooks,
+    builder, current, hooks,
     limits::Resource,
     panics::{self, Print},
     protocol::{self, Body, Boot, ChildIdentity, Ended, Go, Report, Stream, Surroundings},
@@ -103,6 +103,7 @@ pub(crate) fn copied(
     // Its starter's handlers are for its starter.
     sys::default_dispositions();
     stop::forget();
+    builder::count_anew();
     if let Some(environment) = environment {
         // SAFETY: this is the one thread of this copy, and whoever made it of a process with several has promised that
         // no other was changing the environment.
@@ -257,6 +258,10 @@ fn run(
             }
         }
     };
+    // A limit of what its function may write is none of what it says last.
+    if limits.iter().any(|&(resource, _)| resource == Resource::FileSize) {
+        sys::ignore_file_size_signal();
+    }
     let nothing = (Vec::new(), Attachments::default());
     let (ended, (bytes, attachments), code) = match outcome {
         Outcome::Returned(bytes, attachments) => (Ended::Returned, (bytes, attachments), 0),

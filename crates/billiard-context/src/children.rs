@@ -5,14 +5,14 @@ use std::{
     fmt,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use billiard_wire::generation::Generation;
 
-use crate::{Error, Signal, TARGET, exit::signal_bit, oom, sys};
+use crate::{Error, Signal, TARGET, exit::signal_bit, guardian::Guardian, oom, sys};
 
 /// Who a child is to its starter.
 pub(crate) struct Identity {
@@ -21,8 +21,8 @@ pub(crate) struct Identity {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) term_signal: Signal,
-    /// It is this process's own child, which nobody else reaps.
-    pub(crate) own: bool,
+    /// Who reaps it; none for a child of this process itself.
+    pub(crate) guardian: Option<Weak<Guardian>>,
     pub(crate) generation: Generation,
     /// The signals that it was sent from here, a bit for each.
     sent: AtomicU64,
@@ -42,8 +42,10 @@ fn children() -> MutexGuard<'static, Option<HashMap<u64, Arc<Identity>>>> {
             return false; // those that a fork has copied are not this process's
         }
         let gone = child.detached.load(Ordering::Relaxed) && !child.is_alive();
-        if gone && child.own {
+        if gone && child.own() {
             sys::end_group_and_reap(child.pidfd.as_fd(), child.pid);
+        } else if gone {
+            child.end_group_of_the_abandoned();
         }
         !gone
     });
@@ -57,7 +59,7 @@ impl Identity {
         pid: u32,
         pidfd: OwnedFd,
         term_signal: Signal,
-        own: bool,
+        guardian: Option<&Arc<Guardian>>,
     ) -> Arc<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         oom::watch(); // from before its end
@@ -68,7 +70,7 @@ impl Identity {
             pid,
             pidfd,
             term_signal,
-            own,
+            guardian: guardian.map(Arc::downgrade),
             generation: Generation::current(),
             sent: AtomicU64::new(0),
             detached: AtomicBool::new(false),
@@ -80,6 +82,20 @@ impl Identity {
 
     pub(crate) fn is_alive(&self) -> bool {
         !sys::is_readable(self.pidfd.as_fd())
+    }
+
+    fn own(&self) -> bool {
+        self.guardian.is_none()
+    }
+
+    /// Ends what is left of its group where the guardian that would have done so is dead.
+    fn end_group_of_the_abandoned(&self) {
+        let guardian = self.guardian.as_ref().and_then(Weak::upgrade);
+        if guardian.is_some_and(|guardian| guardian.is_dead()) {
+            // The child itself dies by its parent-death signal, unless it has changed its user.
+            sys::signal_group_of(self.pidfd.as_fd(), self.pid, Signal::KILL);
+            let _ = sys::signal(self.pidfd.as_fd(), Signal::KILL);
+        }
     }
 
     /// Sends it a signal; one that has ended is no error.
@@ -112,7 +128,8 @@ impl Identity {
 
     /// Its handle is dropped.
     pub(crate) fn forget(&self) {
-        if !self.detached.load(Ordering::Relaxed) {
+        // In a copy of the process the list may be locked for ever.
+        if self.generation.is_current() && !self.detached.load(Ordering::Relaxed) {
             children().get_or_insert_default().remove(&self.number);
         }
     }
@@ -122,6 +139,11 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("name", &self.name).field("pid", &self.pid).finish_non_exhaustive()
     }
+}
+
+/// A guardian was found dead: nobody else ends what its children have started.
+pub(crate) fn end_groups_of_the_abandoned() {
+    children().get_or_insert_default().values().for_each(|child| child.end_group_of_the_abandoned());
 }
 
 /// A child of this process, whoever has its [`Process`](crate::Process).

@@ -63,7 +63,8 @@ pub enum Resource {
     OpenFiles,
     /// The size of a core file, in bytes; 0 for none.
     CoreFile,
-    /// The size of a file that it writes, in bytes: SIGXFSZ beyond it.
+    /// The size of a file that it writes, in bytes: SIGXFSZ beyond it. A value of more than 2 KiB that its function returns is written to a
+    /// memory file, and fails to be encoded beyond the limit.
     FileSize,
     /// The main thread's stack, in bytes.
     Stack,

@@ -32,13 +32,17 @@ thread_local! {
 /// The panic.
 pub fn catch<R>(print: Print, work: impl FnOnce() -> R) -> Result<R, Panic> {
     static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if note(info) == Print::Yes {
-                before(info);
-            }
-        }));
+    // In a destructor that runs while a thread unwinds the hook cannot be changed: this panic is then known by its payload alone.
+    let may_change = !std::thread::panicking();
+    let _ = may_change.then(|| {
+        HOOK.call_once(|| {
+            let before = panic::take_hook();
+            panic::set_hook(Box::new(move |info| {
+                if note(info) == Print::Yes {
+                    before(info);
+                }
+            }));
+        });
     });
     let outer = CAUGHT.replace(Some((print, None)));
     let result = panic::catch_unwind(AssertUnwindSafe(work));

@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{PipeReader, PipeWriter},
     marker::PhantomData,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,6 +22,10 @@ use crate::{
     protocol::{Body, Ended, Go, Report},
     sys,
 };
+
+/// How long the guardian's word on a process that has ended may take: it follows within microseconds, unless the guardian is stopped, or
+/// the process has written half a message before it ended.
+const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long dropping a process waits for one that does not die of KILL, since the kernel is busy in its name.
 const DROP_PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +50,7 @@ const DROP_PATIENCE: Duration = Duration::from_secs(10);
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "dropping it kills the process; `detach` lets it go"]
 pub struct Process<R = ()> {
     identity: Arc<Identity>,
     report: Connection,
@@ -57,6 +62,8 @@ pub struct Process<R = ()> {
     taken: bool,
     /// The report channel says nothing more that could be understood.
     deaf: bool,
+    /// When it was first seen to have ended.
+    ended_since: Option<Instant>,
     detached: bool,
     result: PhantomData<fn() -> R>,
 }
@@ -70,12 +77,18 @@ pub(crate) enum Keeper {
 }
 
 /// What came on the report channel so far.
-#[derive(Default)]
 pub(crate) struct Heard {
     pub(crate) reader: FrameReader,
     /// What the child said last; an error when this process could not receive it. One that cannot be set up may say so before the
     /// guardian has said that it exists.
     pub(crate) ended: Option<Result<Last, Error>>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        // What a report may have is a few KiB; more is none of ours.
+        Self { reader: FrameReader::with_limit(64 << 10), ended: None }
+    }
 }
 
 /// What a report was about.
@@ -116,6 +129,7 @@ impl<R> Process<R> {
             status: None,
             taken: false,
             deaf: false,
+            ended_since: None,
             detached: false,
             result: PhantomData,
         }
@@ -201,7 +215,9 @@ impl<R> Process<R> {
                 // What the guardian has to say comes right behind the end: waiting for that first wakes this thread once, and
                 // beside the guardian instead of after it.
                 Keeper::Guardian(guardian, _) if !self.deaf && !self.identity.is_alive() => {
-                    sys::wait_readable([self.report.as_fd(), guardian.as_fd()], deadline)?;
+                    let patience = self.ended_since.map(|since| since + REPORT_PATIENCE);
+                    let until = patience.into_iter().chain(deadline).min();
+                    sys::wait_readable([self.report.as_fd(), guardian.as_fd()], until)?;
                 }
                 _ => drop(sys::wait_readable([self.pidfd()], deadline)?),
             }
@@ -222,6 +238,10 @@ impl<R> Process<R> {
             // Before looking into the channel: what was said of one that has ended is there soon, and what a dead
             // guardian said is all there.
             let ended = !self.identity.is_alive();
+            if ended && self.ended_since.get_or_insert_with(Instant::now).elapsed() > REPORT_PATIENCE {
+                // What it left in the channel hides the guardian's word, and a process that it has started holds its end.
+                self.go_deaf();
+            }
             let last = match &self.keeper {
                 Keeper::Guardian(guardian, _) => ended && (self.deaf || guardian.is_dead()),
                 Keeper::Own { .. } => ended,
@@ -230,7 +250,7 @@ impl<R> Process<R> {
                 // Of one that still runs it is not the guardian who says so. It may have ended since.
                 Some(About::Exited(status)) if !self.identity.is_alive() => status,
                 Some(About::Exited(_)) => {
-                    self.deaf = true;
+                    self.go_deaf();
                     continue;
                 }
                 Some(About::Ended) => continue,
@@ -260,7 +280,7 @@ impl<R> Process<R> {
         let frame = match self.heard.reader.read(&self.report, Mode::DontWait) {
             Ok(frame) => frame?,
             Err(_) => {
-                self.deaf = true;
+                self.go_deaf();
                 return None;
             }
         };
@@ -275,11 +295,20 @@ impl<R> Process<R> {
             // Only the last word has descriptors that may be lost.
             Err(error) if incomplete && self.heard.ended.is_none() => self.heard.ended = Some(Err(error.into())),
             Ok(_) | Err(_) => {
-                self.deaf = true;
+                self.go_deaf();
                 return None;
             }
         }
         Some(About::Ended)
+    }
+
+    /// Listens no more. Whoever watches the channel in an event loop sees the end of the process there from now on.
+    fn go_deaf(&mut self) {
+        if !self.deaf {
+            self.deaf = true;
+            // SAFETY: the number is that of the channel, which nobody reads any more, and stays open and this handle's.
+            let _ = unsafe { sys::place(self.pidfd(), self.report.as_raw_fd()) };
+        }
     }
 
     /// Whether the guardian was told it for this child; the child was not.
@@ -315,6 +344,9 @@ impl<R> Process<R> {
     /// As [`terminate`](Self::terminate), and when the helper process cannot be asked.
     pub fn terminate_within(&self, grace: Duration) -> Result<(), Error> {
         self.identity.generation.check_current()?;
+        if !self.is_alive() {
+            return Ok(());
+        }
         let guardian = match &self.keeper {
             Keeper::Guardian(guardian, _) => guardian.clone(),
             Keeper::Own { .. } => OF_THE_PROCESS.current()?,

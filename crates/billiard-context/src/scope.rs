@@ -4,7 +4,6 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::{Mutex, MutexGuard, PoisonError},
-    thread,
     time::Duration,
 };
 
@@ -79,20 +78,24 @@ impl<R> Left for Process<R> {
 /// ```
 pub fn scope<T>(work: impl FnOnce(&Scope) -> T) -> T {
     let scope = Scope { left: Mutex::default() };
-    let end = End(&scope);
+    let mut end = End { scope: &scope, panicked: true };
     let result = work(&scope);
+    end.panicked = false;
     drop(end);
     result
 }
 
 /// Ends the scope however `work` ended.
-struct End<'a>(&'a Scope);
+struct End<'a> {
+    scope: &'a Scope,
+    panicked: bool,
+}
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        let mut left = std::mem::take(&mut *self.0.left());
+        let mut left = std::mem::take(&mut *self.scope.left());
         for process in &left {
-            match (thread::panicking(), process.is_daemon()) {
+            match (self.panicked, process.is_daemon()) {
                 (true, _) => process.end(),
                 (false, true) => process.ask_to_end(),
                 (false, false) => {}

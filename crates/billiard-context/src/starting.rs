@@ -29,6 +29,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// that was [forked](crate::Context::fork) exists at once: poll first.
 /// Dropping it gives the start up: the process is not made, or ends before its function is called. In a copy of this process, made
 /// by a fork, it is [`Error::Forked`].
+#[must_use = "dropping it gives the start up"]
 pub struct Starting<R = ()> {
     state: State<R>,
     /// The process that has asked for it.
@@ -59,7 +60,7 @@ pub(crate) struct Pending {
 
 impl Pending {
     fn into_process<R>(self, pid: u32, pidfd: OwnedFd) -> Process<R> {
-        let identity = Identity::new(self.name, self.daemon, pid, pidfd, self.term_signal, false);
+        let identity = Identity::new(self.name, self.daemon, pid, pidfd, self.term_signal, Some(&self.guardian));
         let keeper = Keeper::Guardian(self.guardian, self.key);
         Process::new(identity, self.report, keeper, self.pipes, self.heard)
     }
@@ -164,11 +165,26 @@ impl Pending {
                 // Without its pidfd it cannot be watched, and it does not run before it is.
                 Err(error @ billiard_connection::Error::DescriptorsLost) => return Err(error.into()),
                 Ok((Report::NotStarted(what, errno), ..)) => {
-                    return Err(Error::Start { what, source: std::io::Error::from_raw_os_error(errno) });
+                    let source = match errno {
+                        0 => std::io::Error::other("the helper process says no more"),
+                        errno => std::io::Error::from_raw_os_error(errno),
+                    };
+                    return Err(Error::Start { what, source });
                 }
                 // It died, or could make nothing of the request.
                 Ok((Report::Exited(..), ..)) | Err(_) => return Err(Error::GuardianDied),
             }
+        }
+    }
+}
+
+impl<R> Drop for Starting<R> {
+    fn drop(&mut self) {
+        // The child that waits for the word is told that it will not come, although a copy of this process may hold this end too.
+        if let State::Asked(pending) = &self.state
+            && self.generation.is_current()
+        {
+            let _ = pending.report.shutdown();
         }
     }
 }

@@ -165,6 +165,17 @@ fn options_change_the_copy_alone() {
     let seen = child.take_result().unwrap();
     assert_eq!(seen, (String::new(), "two".to_owned(), "/".into(), "0135".to_owned()));
     assert_eq!(output, "seen");
+    // The end of its input comes when this process closes its own end: the copy has none of that.
+    let mut child = fork(|| {
+        let mut input = String::new();
+        std::io::stdin().read_to_string(&mut input).unwrap();
+        input
+    })
+    .stdin(Stdio::Pipe)
+    .start()
+    .unwrap();
+    std::io::Write::write_all(&mut child.take_stdin().unwrap(), b"to the end").unwrap();
+    assert_eq!(child.take_result().unwrap(), "to the end");
     assert!(std::env::var("TEA").is_err() && std::env::current_dir().unwrap() != std::path::Path::new("/"));
     let variables = fork(|| std::env::vars_os().count()).start().unwrap().take_result().unwrap();
     assert_eq!(variables, std::env::vars_os().count());
@@ -216,6 +227,7 @@ fn a_copy_may_have_copies() {
     let count = |n: u32| STATE.load(Ordering::Relaxed) + n;
     let mut child = fork(|| {
         let fork = Context::fork().process(state, 1).start().unwrap().take_result().unwrap();
+        assert_eq!(Context::fork().process(state, 1).begin().unwrap().name(), format!("{}:2", current().name));
         // And a helper process of its own: its starter's is not its own.
         let server = Context::forkserver().process(state, 1).start().unwrap().take_result().unwrap();
         (fork, server)

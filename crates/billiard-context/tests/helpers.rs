@@ -27,6 +27,13 @@ fn look(_: ()) -> (u64, u64) {
     (LOADED.load(Ordering::Relaxed), HOOKED.load(Ordering::Relaxed))
 }
 
+fn fails_behind_a_sleeper(report: Connection) -> Result<(), RemoteError> {
+    let sleeper = std::process::Command::new("setsid").args(["sleep", "1000"]).spawn()?;
+    report.send(&sleeper.id())?;
+    std::mem::forget(sleeper);
+    Err(RemoteError::msg("too late"))
+}
+
 fn fails(text: String) -> Result<(), RemoteError> {
     Err(RemoteError::msg(text))
 }
@@ -75,6 +82,14 @@ fn preloaded<A: billiard_context::Message>(
 #[test]
 fn a_context_has_a_helper_process_of_its_own() {
     let _watchdog = Watchdog::start("a_context_has_a_helper_process_of_its_own", 100);
+    // The helper raises its own limit of open files, and children get back what this process has.
+    let limit = libc::rlimit { rlim_cur: 300, rlim_max: billiard_context::max_fds().unwrap() };
+    // SAFETY: the structure is valid, and the hard limit is not raised.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    for context in [Context::forkserver(), Context::spawn()] {
+        let mut child = context.process(|_: ()| billiard_context::max_fds(), ()).start().unwrap();
+        assert_eq!(child.take_result().unwrap(), Some(300));
+    }
     assert_eq!(Context::forkserver().process(look, ()).start().unwrap().take_result().unwrap(), (0, 0));
     let before = Census::take();
     assert_eq!(before.descendants, 1, "the helper process that all share");
@@ -134,6 +149,12 @@ fn refusals() {
     assert!(matches!(threads, PreloadError::Threads(1)), "{threads:?}");
     let ended = why(preloaded(exits, ()));
     assert!(matches!(&ended, PreloadError::Ended(how) if how.contains("exit code 3")), "{ended:?}");
+
+    let (report, theirs) = Connection::pair().unwrap();
+    let failed = why(preloaded(fails_behind_a_sleeper, theirs));
+    assert!(matches!(failed, PreloadError::Failed(_)), "{failed:?}");
+    let sleeper: u32 = report.recv().unwrap();
+    assert!(eventually(10, || !is_alive(sleeper)), "what it had started ends with it");
 
     let context = preloaded(hooks_that_panic, ()).unwrap();
     let error = context.process(look, ()).print_panic(false).start().unwrap().take_result().unwrap_err();

@@ -375,3 +375,49 @@ fn a_connection_in_an_argument_has_the_child_as_its_only_owner() {
     assert_eq!((&ours).read(&mut [0; 8]).unwrap(), 0, "the child was its only owner");
     assert!((&ours).write(b"x").is_err());
 }
+
+fn writes_half_a_message_and_leaves_a_sleeper(_: ()) {
+    billiard_test_support::misdeeds::write_to_all_descriptors(b"\0\0\x10\0 and not 4,096 bytes");
+    // SAFETY: this process has one thread.
+    if unsafe { libc::fork() } == 0 {
+        // SAFETY: no preconditions.
+        unsafe { libc::setsid() };
+        std::thread::sleep(Duration::from_secs(1000));
+    }
+    // SAFETY: always.
+    unsafe { libc::_exit(0) }
+}
+
+#[test]
+fn what_a_child_leaves_behind_keeps_nobody_waiting() {
+    let _watchdog = Watchdog::start("what_a_child_leaves_behind_keeps_nobody_waiting", 60);
+    let mut child = start(writes_half_a_message_and_leaves_a_sleeper, ());
+    let status = child.join().unwrap();
+    assert!(!child.is_alive());
+    assert_eq!(status.to_string(), "unknown exit status", "its own word hides the guardian's");
+    assert!(matches!(child.take_result(), Err(ChildError::Signalled(_))));
+    // The channel says, like the sentinel, that it has ended; nobody spins on what it left.
+    assert_eq!(wait(&[child.status_fd()], Some(Duration::ZERO)).unwrap(), [0]);
+}
+
+#[test]
+fn a_value_that_a_limit_keeps_back_is_told() {
+    let _watchdog = Watchdog::start("a_value_that_a_limit_keeps_back_is_told", 60);
+    let limited =
+        Context::forkserver().process(sum, (0..2000).collect()).limit(billiard_context::Resource::FileSize, 1024);
+    let error = limited.start().unwrap().take_result().unwrap_err();
+    assert!(matches!(error, ChildError::Encode(_)), "{error}");
+}
+
+fn is_here(_: ()) -> u32 {
+    std::process::id()
+}
+
+#[test]
+fn a_late_request_to_end_is_none() {
+    let _watchdog = Watchdog::start("a_late_request_to_end_is_none", 60);
+    let mut child = start(is_here, ());
+    assert_eq!(child.take_result().unwrap(), child.pid());
+    child.terminate_within(Duration::ZERO).unwrap();
+    assert!(child.join().unwrap().success());
+}

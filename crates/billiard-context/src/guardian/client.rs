@@ -10,7 +10,7 @@ use billiard_connection::{Connection, Fd, FrameWriter, Mode};
 use billiard_wire::{attachments::Attachments, fault, generation::Generation};
 
 use crate::{
-    Error, Signal, TARGET,
+    Error, Signal, TARGET, children,
     error::PreloadError,
     image::Image,
     init,
@@ -21,6 +21,9 @@ use crate::{
 
 /// How long a guardian may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long one that is of no use may take to end by itself.
+const CLEAN_UP: Duration = Duration::from_secs(5);
 
 /// A guardian that has said that it is ready. Dropping it ends it, and whoever it has left.
 #[derive(Debug)]
@@ -85,16 +88,27 @@ impl Guardians {
             let same_user = guardian.credentials == sys::credentials();
             match guardian.is_dead() {
                 true => {
-                    tracing::warn!(target: TARGET, "the helper process that starts children has died; another is brought up")
+                    tracing::warn!(target: TARGET, "the helper process that starts children has died; another is brought up");
+                    children::end_groups_of_the_abandoned();
                 }
                 false if same_user => return Ok(state.current.insert(guardian).clone()),
                 false => state.former.push(guardian),
             }
         }
-        Ok(state.current.insert(Arc::new(self.bring_up()?)).clone())
+        // The program may be who it was before.
+        let credentials = sys::credentials();
+        if let Some(place) = state.former.iter().position(|guardian| guardian.credentials == credentials) {
+            let guardian = state.former.swap_remove(place);
+            return Ok(state.current.insert(guardian).clone());
+        }
+        let mut state = Some(state);
+        let guardian = self.bring_up(&mut state)?;
+        let mut state = state.unwrap_or_else(|| lock(&self.state));
+        Ok(state.current.insert(Arc::new(guardian)).clone())
     }
 
-    fn bring_up(&self) -> Result<Guardian, Error> {
+    /// The lock is held meanwhile, and let go of in a copy that becomes a guardian, whose children may use the same context.
+    fn bring_up(&self, state: &mut Option<MutexGuard<'_, State>>) -> Result<Guardian, Error> {
         fault::point("context.bring_up");
         let (control, theirs) = Connection::pair()?;
         let pid = match &self.origin {
@@ -105,7 +119,7 @@ impl Guardians {
                 sys::execute(init::GUARDIAN, end)
                     .map_err(|source| Error::Start { what: "the program could not execute itself".into(), source })?
             }
-            Origin::Template => copy_as_guardian(theirs)?,
+            Origin::Template => copy_as_guardian(theirs, state)?,
         };
         let process = sys::pidfd_open(pid).inspect_err(|_| {
             sys::kill_child(pid);
@@ -126,6 +140,10 @@ impl Guardians {
                 })
             }
             Err(error) => {
+                // It ends what a preload function has started, if it still can.
+                let _ = control.shutdown();
+                let _ = sys::signal(process.as_fd(), Signal::CONT);
+                let _ = sys::wait_readable([process.as_fd()], Some(Instant::now() + CLEAN_UP));
                 let _ = sys::signal(process.as_fd(), Signal::KILL);
                 let _ = sys::wait_readable([process.as_fd()], Some(Instant::now() + PATIENCE));
                 let status = sys::ended(Whom::Of(process.as_fd()), true).ok().flatten();
@@ -143,13 +161,14 @@ impl Guardians {
 }
 
 /// Forks this process, which has one thread; the copy becomes a guardian.
-fn copy_as_guardian(control: Connection) -> Result<u32, Error> {
+fn copy_as_guardian(control: Connection, state: &mut Option<MutexGuard<'_, State>>) -> Result<u32, Error> {
     require_one_thread()?;
     sys::flush_streams();
     let mask = sys::block_all();
     // SAFETY: this is the only thread.
     let forked = unsafe { sys::fork() };
     if let Ok(Forked::Child) = forked {
+        drop(state.take());
         super::copied(control);
     }
     sys::restore_mask(&mask);

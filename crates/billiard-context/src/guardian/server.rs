@@ -16,13 +16,14 @@ use billiard_wire::{
 use rustix::process::Rlimit;
 
 use crate::{
-    Error, Signal,
+    Error, Signal, builder,
     child::{self, Order},
     error::PreloadError,
     image::Image,
     init,
     panics::{self, Print},
     protocol::{self, Body, Boot, FIRST, Hello, Preloaded, Report, Request, Start, StartMethod},
+    stop,
     sys::{self, Forked, Whom},
     task::{Outcome, Task},
 };
@@ -82,6 +83,8 @@ pub(crate) fn main(control: Connection) -> ! {
 
 /// Runs the guardian in a copy of the program. Never returns.
 pub(crate) fn copied(control: Connection) -> ! {
+    stop::forget();
+    builder::count_anew();
     // As one that was executed has them.
     let nowhere = sys::null().and_then(|null| (0..2).try_for_each(|stream| sys::set_stream(null.as_fd(), stream)));
     match nowhere {
@@ -251,6 +254,10 @@ impl Server {
             (false, true) => sys::signal_group(pid, signal),
             (false, false) => sys::signal_group_of(pidfd.as_fd(), pid, signal), // a child of the program itself
         }
+        // It may have left its group. Only KILL may come twice: a second request to stop ends a process at once.
+        if signal == Signal::KILL {
+            let _ = sys::signal(pidfd.as_fd(), signal);
+        }
     }
 
     /// KILL to those whose time is over.
@@ -397,7 +404,10 @@ fn execute(
 }
 
 fn not_started(what: &str, error: &std::io::Error) -> Report {
-    Report::NotStarted(what.to_owned(), error.raw_os_error().unwrap_or(0))
+    match error.raw_os_error() {
+        Some(number) => Report::NotStarted(what.to_owned(), number),
+        None => Report::NotStarted(format!("{what}: {error}"), 0),
+    }
 }
 
 /// Whether it could be told. A channel that is full or closed belongs to somebody who does not listen.

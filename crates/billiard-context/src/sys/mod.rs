@@ -9,7 +9,7 @@ use std::{
     io::{self, Seek, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::FileExt,
+        unix::fs::{FileExt, MetadataExt},
     },
     time::{Duration, Instant},
 };
@@ -89,8 +89,15 @@ pub(crate) fn read_sealed(file: &File) -> io::Result<Vec<u8>> {
     if !rustix::fs::fcntl_get_seals(file)?.contains(SealFlags::SHRINK | SealFlags::WRITE) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the memory file is not sealed"));
     }
-    let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    let mut contents = vec![0; len];
+    let described = file.metadata()?;
+    // One that was written has all that it says; one that was made to look large does not, and the memory for it need not exist.
+    if described.blocks().saturating_mul(512) < described.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the memory file has holes"));
+    }
+    let len = usize::try_from(described.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let mut contents = Vec::new();
+    contents.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    contents.resize(len, 0);
     file.read_exact_at(&mut contents, 0)?;
     Ok(contents)
 }

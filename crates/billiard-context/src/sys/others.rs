@@ -58,6 +58,7 @@ pub(crate) unsafe fn execute_from_one_thread(
         arguments: [*const c_char; 3],
         variables: Vec<*const c_char>,
         channel: c_int,
+        parent: libc::pid_t,
         /// Why it could not be executed.
         failure: c_int,
     }
@@ -65,6 +66,14 @@ pub(crate) unsafe fn execute_from_one_thread(
     extern "C" fn child(plan: *mut c_void) -> c_int {
         // SAFETY: the caller passes its plan and waits meanwhile.
         let plan = unsafe { &mut *plan.cast::<Plan>() };
+        // Kept by the execution: before `init()` too, it is not to outlive its parent.
+        // SAFETY: numbers.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        // SAFETY: it has no preconditions.
+        if unsafe { libc::getppid() } != plan.parent {
+            // SAFETY: always.
+            unsafe { libc::_exit(127) };
+        }
         // SAFETY: numbers.
         unsafe { libc::setpgid(0, 0) };
         // SAFETY: numbers; the copy is not close-on-exec.
@@ -83,7 +92,13 @@ pub(crate) unsafe fn execute_from_one_thread(
     let whole = environment.split_inclusive(|&byte| byte == 0).filter(|variable| variable.ends_with(&[0]));
     let variables = whole.map(|variable| variable.as_ptr().cast()).chain([std::ptr::null()]).collect();
     let arguments = [name.as_ptr(), argument.as_ptr(), std::ptr::null()];
-    let mut plan = Plan { arguments, variables, channel: channel.as_raw_fd(), failure: 0 };
+    let mut plan = Plan {
+        arguments,
+        variables,
+        channel: channel.as_raw_fd(),
+        parent: std::process::id().cast_signed(),
+        failure: 0,
+    };
     let mut stack = vec![0u128; STACK / size_of::<u128>()]; // for its alignment
     let top = stack.as_mut_ptr_range().end.cast();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
@@ -189,9 +204,15 @@ pub(crate) fn signal_group_of(pidfd: BorrowedFd<'_>, leader: u32, signal: Signal
         )
     };
     // Before Linux 6.9 only the number will do: as long as the group has members nobody else can have it.
-    if sent < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+    // Of one that has ended and was reaped, a process that has the number now is another.
+    let is_another = || super::is_readable(pidfd) && pid(leader).is_some_and(exists);
+    if sent < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) && !is_another() {
         signal_group(leader, signal);
     }
+}
+
+fn exists(pid: Pid) -> bool {
+    !matches!(rustix::process::test_kill_process(pid), Err(Errno::SRCH))
 }
 
 /// KILL to a child of this process that was not reaped.

@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     io::{self, Write},
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     time::{Duration, Instant},
@@ -137,6 +137,12 @@ pub(crate) fn block_all() -> Mask {
 /// Blocks exactly those of a mask.
 pub(crate) fn restore_mask(mask: &Mask) {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None);
+}
+
+/// Lets writing beyond the limit of file sizes be an error.
+pub(crate) fn ignore_file_size_signal() {
+    // SAFETY: ignoring runs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Has `handler` called for a signal, once or more, unless the signal is ignored.
@@ -372,7 +378,9 @@ pub(crate) fn stream(number: usize) -> Option<OwnedFd> {
 
 /// `/dev/null`, to read and to write.
 pub(crate) fn null() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    // Where a standard stream is closed, it would take its place, and leave it again when it is closed.
+    if null.as_raw_fd() > 2 { Ok(null) } else { above_streams(null.as_fd()) }
 }
 
 /// A folder, to make it the working directory.
