@@ -191,27 +191,31 @@ impl Context {
 }
 
 /// A process that will call `closure` in a copy of this process, as [`Context::fork`] makes it. Its return value travels; what it
-/// has captured is copied with everything else, borrowed things included, and is dropped here once it has started.
+/// has captured is copied with everything else, and is dropped here once it has started.
+///
+/// What is borrowed cannot be captured: a reference into memory that processes share (out of a guard, or of a shared buffer) would
+/// be used by two of them.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// billiard_context::init();
 /// let words = vec!["tea", "for", "two"];
-/// let mut child = billiard_context::fork(|| words.concat()).start()?;
+/// let mut child = billiard_context::fork(move || words.concat()).start()?;
 /// assert_eq!(child.take_result()?, "teafortwo");
 /// # Ok(())
 /// # }
 /// ```
 #[must_use = "nothing runs before `start()`"]
-pub fn fork<'a, R: Message>(closure: impl FnOnce() -> R + 'a) -> ProcessBuilder<'a, (), R> {
+pub fn fork<R: Message>(closure: impl FnOnce() -> R + 'static) -> ProcessBuilder<'static, (), R> {
     ProcessBuilder::new(Context::fork(), Job::Closure(Box::new(closure)))
 }
 
-/// As [`fork`], without looking for other threads.
+/// As [`fork`], without looking for other threads, and with what the closure borrows.
 ///
 /// # Safety
 ///
-/// As [`Context::fork_unchecked`].
+/// As [`Context::fork_unchecked`]. And no reference among what is borrowed leads into memory that processes share or that a copy does not have: that of a
+/// guard or a buffer of `billiard-sync` or `billiard-shm`.
 #[must_use = "nothing runs before `start()`"]
 pub unsafe fn fork_unchecked<'a, R: Message>(closure: impl FnOnce() -> R + 'a) -> ProcessBuilder<'a, (), R> {
     // SAFETY: as the caller promises.

@@ -395,7 +395,11 @@ impl<R> Process<R> {
     /// another start finds it.
     pub fn detach(mut self) {
         self.detached = true;
-        self.identity.detach();
+        if self.identity.is_alive() {
+            self.identity.detach();
+        } else {
+            let _ = self.try_join(); // one that has ended is not kept in mind; a child of this process itself is reaped
+        }
     }
 }
 

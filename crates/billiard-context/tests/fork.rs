@@ -11,7 +11,7 @@ use std::{
 use billiard_connection::Connection;
 use billiard_context::{
     ChildError, Context, EndedBy, Error, Process, Signal, StartMethod, Stdio, Stop, StopSignals, active_children,
-    after_fork, current, fork, scope,
+    after_fork, current, fork, fork_unchecked, scope,
 };
 
 static STATE: AtomicU32 = AtomicU32::new(0);
@@ -68,12 +68,14 @@ fn a_copy_has_its_starters_memory() {
 fn closures_borrow() {
     let words = ["tea".to_owned(), "two".to_owned()];
     let counted = Cell::new(0);
-    let mut child = fork(|| {
-        counted.set(counted.get() + words.len());
-        (counted.get(), words.concat())
-    })
-    .start()
-    .unwrap();
+    // SAFETY: there is one thread, and what is borrowed is this process's own memory.
+    let builder = unsafe {
+        fork_unchecked(|| {
+            counted.set(counted.get() + words.len());
+            (counted.get(), words.concat())
+        })
+    };
+    let mut child = builder.start().unwrap();
     assert_eq!(child.take_result().unwrap(), (2, "teatwo".to_owned()));
     assert_eq!(counted.get(), 0, "it was the copy's");
     let dropped = Connection::pair().unwrap();
@@ -243,15 +245,17 @@ fn one_owner_handles_refuse_in_the_copy() {
     let sibling = sleeper();
     let mut helped = Context::forkserver().process(state, 3).start().unwrap();
     let (ours, theirs) = Connection::pair().unwrap();
-    let mut child = fork(|| {
-        let refused = |result: Result<(), Error>| matches!(result, Err(Error::Forked(_)));
-        assert!(refused(sibling.kill()) && refused(sibling.terminate()));
-        assert!(refused(sibling.terminate_within(Duration::ZERO)));
-        assert!(active_children().is_empty());
-        ours.send_bytes(b"shared").is_ok() // a connection may be used by both
-    })
-    .start()
-    .unwrap();
+    // SAFETY: there is one thread, and what is borrowed are handles, which look for themselves.
+    let builder = unsafe {
+        fork_unchecked(|| {
+            let refused = |result: Result<(), Error>| matches!(result, Err(Error::Forked(_)));
+            assert!(refused(sibling.kill()) && refused(sibling.terminate()));
+            assert!(refused(sibling.terminate_within(Duration::ZERO)));
+            assert!(active_children().is_empty());
+            ours.send_bytes(b"shared").is_ok() // a connection may be used by both
+        })
+    };
+    let mut child = builder.start().unwrap();
     assert!(child.take_result().unwrap());
     assert_eq!(theirs.recv_bytes().unwrap(), b"shared");
     assert!(sibling.is_alive());
@@ -313,6 +317,6 @@ fn threads_are_refused() {
     let mut unchecked = unsafe { Context::fork_unchecked() }.process(state, 1).start().unwrap();
     assert_eq!(unchecked.take_result().unwrap(), 201);
     // SAFETY: as above.
-    let mut unchecked = unsafe { billiard_context::fork_unchecked(|| 5u8) }.start().unwrap();
+    let mut unchecked = unsafe { fork_unchecked(|| 5u8) }.start().unwrap();
     assert_eq!(unchecked.take_result().unwrap(), 5);
 }

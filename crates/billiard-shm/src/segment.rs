@@ -157,14 +157,15 @@ impl SegmentOptions {
     /// Everything that is wrong with it has its [`SegmentError`]: that it is no memory, not sealed, cut short, not a segment, not
     /// finished, of another version. The descriptor is closed then.
     pub fn attach(self, fd: OwnedFd) -> Result<Segment, SegmentError> {
-        let info = sys::info(fd.as_fd())?;
-        if !info.is_regular {
+        if !sys::info(fd.as_fd())?.is_regular {
             return Err(SegmentError::NotMemory);
         }
         let seals = sys::seals(fd.as_fd())?;
         if !seals.contains(SealFlags::SHRINK) {
             return Err(SegmentError::NotSealed);
         }
+        // Behind the seals: a length from before could be gone by now.
+        let info = sys::info(fd.as_fd())?;
         let mut bytes = [0; header::LEN];
         let has = sys::read_at(fd.as_fd(), &mut bytes, 0)? as u64;
         if has < bytes.len() as u64 {

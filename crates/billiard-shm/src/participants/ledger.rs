@@ -51,7 +51,7 @@ impl Count {
 
     /// The same, after a change that is nobody's.
     fn with(self, count: u32) -> Self {
-        Self::new(count, Change::Took, NOBODY, self.sequence() + 1)
+        Self(u64::from(count) << 33 | self.0 & ((1 << 33) - 1))
     }
 
     fn count(self) -> u32 {
@@ -153,7 +153,7 @@ impl<'a> Ledger<'a> {
     /// What the words of a new ledger have to be so that `count` are free: the value for its first word. Cut at [`MAX_COUNT`].
     #[must_use]
     pub fn initial(count: u32) -> u64 {
-        Count(0).with(count.min(MAX_COUNT)).0
+        Count::new(count.min(MAX_COUNT), Change::Took, NOBODY, 1).0
     }
 
     /// How many are free.

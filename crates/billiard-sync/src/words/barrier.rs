@@ -6,7 +6,7 @@ use billiard_shm::{
 };
 use billiard_wire::fault;
 
-use super::{Owner, Peers, Wait};
+use super::{Owner, Peers, Rounds, Wait};
 
 /// The phase was broken off, and so are all that come, until a reset.
 const BROKEN: u64 = 1 << 31;
@@ -123,6 +123,7 @@ impl Barrier<'_> {
             self.act(phase, action);
             self.close(phase, peers, true)?;
         }
+        let mut rounds = Rounds::new(wait, peers);
         loop {
             // PAIR barrier.bell: Acquire, before `state`, which whoever rings has changed first.
             let bell = self.phases.bell.load(Ordering::Acquire);
@@ -130,9 +131,9 @@ impl Barrier<'_> {
                 return ended.map(|()| place);
             }
             fault::point("barrier.waiting");
-            let looked = self.phases.bell.wait(bell, wait.next(peers));
+            self.phases.bell.wait(bell, rounds.next());
             fault::point("barrier.woken");
-            if looked == billiard_shm::futex::Wait::TimedOut {
+            if rounds.is_due(peers) {
                 self.look(phase, peers, wait)?;
             }
         }

@@ -6,7 +6,7 @@ use billiard_shm::{
 };
 use billiard_wire::fault;
 
-use super::{Owner, Peers, Wait};
+use super::{Owner, Peers, Rounds, Wait};
 
 /// Somebody may sleep: whoever frees the word wakes one.
 const WAITING: u32 = !Owner::MASK;
@@ -122,6 +122,7 @@ impl LockWord {
         let word = self.0.value();
         let mut slept = 0; // `WAITING` once this one has slept: its wake-up may have been the only one
         value = self.spin(value);
+        let mut rounds = Rounds::new(wait, peers);
         loop {
             if value & Owner::MASK == 0 {
                 // PAIR lock.free: Acquire, of the Release in `unlock`.
@@ -145,11 +146,11 @@ impl LockWord {
                 }
             }
             fault::point("lock.waiting");
-            let looked = self.0.wait(value, wait.next(peers));
+            let _ = self.0.wait(value, rounds.next());
             fault::point("lock.woken");
             slept = WAITING;
             value = word.load(Ordering::Relaxed);
-            if looked == billiard_shm::futex::Wait::TimedOut && value & Owner::MASK != 0 {
+            if rounds.is_due(peers) && value & Owner::MASK != 0 {
                 if self.inherit(value, me, peers) {
                     return Some(Taken::FromTheDead);
                 }

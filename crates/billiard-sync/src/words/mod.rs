@@ -12,4 +12,4 @@ pub(crate) mod lock;
 pub(crate) mod peers;
 pub(crate) mod semaphore;
 
-pub(crate) use peers::{Owner, Peers, Wait};
+pub(crate) use peers::{Owner, Peers, Rounds, Wait};

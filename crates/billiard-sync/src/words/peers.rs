@@ -89,6 +89,36 @@ impl Wait {
     }
 }
 
+/// When a waiter looks by itself, whatever has woken it meanwhile: wake-ups and signals do not put it off.
+#[derive(Debug)]
+pub(crate) struct Rounds {
+    wait: Wait,
+    look: Option<Deadline>,
+}
+
+impl Rounds {
+    /// The first begins now.
+    pub(crate) fn new(wait: Wait, peers: &impl Peers) -> Self {
+        Self { wait, look: peers.recheck().map(Deadline::after) }
+    }
+    /// The moment to wake at.
+    pub(crate) fn next(&self) -> Option<Deadline> {
+        match (self.wait, self.look) {
+            (Wait::ForEver, look) => look,
+            (Wait::Until(end), None) => Some(end),
+            (Wait::Until(end), Some(look)) => Some(end.min(look)),
+        }
+    }
+    /// Whether it is time to look (or the wait is over); begins the next round.
+    pub(crate) fn is_due(&mut self, peers: &impl Peers) -> bool {
+        let due = self.look.is_some_and(Deadline::has_passed);
+        if due {
+            self.look = peers.recheck().map(Deadline::after);
+        }
+        due || self.wait.is_over()
+    }
+}
+
 /// Participants for tests and models: those are dead who are said to be.
 #[cfg(test)]
 pub(crate) mod fake {

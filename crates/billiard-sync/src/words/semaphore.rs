@@ -9,7 +9,7 @@ use billiard_shm::{
 };
 use billiard_wire::fault;
 
-use super::{Peers, Wait};
+use super::{Peers, Rounds, Wait};
 
 /// Somebody sleeps, or is about to.
 const WAITING: u32 = 1 << 31;
@@ -134,6 +134,7 @@ impl Semaphore<'_> {
     #[cold]
     fn wait_until(self, peers: &impl Peers, wait: Wait, attempt: impl Fn() -> bool) -> bool {
         let mut slept = false;
+        let mut rounds = Rounds::new(wait, peers);
         loop {
             // Also by one that was woken, since its wake-up may have been the only one.
             let bell = self.bell.announce();
@@ -147,10 +148,10 @@ impl Semaphore<'_> {
                 return true;
             }
             fault::point("semaphore.waiting");
-            let looked = self.bell.0.wait(bell, wait.next(peers));
+            let _ = self.bell.0.wait(bell, rounds.next());
             fault::point("semaphore.woken");
             slept = true;
-            if looked == billiard_shm::futex::Wait::TimedOut && !self.sweep(peers) && wait.is_over() {
+            if rounds.is_due(peers) && !self.sweep(peers) && wait.is_over() {
                 return attempt();
             }
         }
