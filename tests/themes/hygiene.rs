@@ -197,5 +197,8 @@ fn a_start_at_the_limit_of_descriptors_fails_and_the_next_one_works() {
         }
         println!("room for {enough:?} descriptors is enough for forkserver and spawn");
     }
+    // The last one was brought up under a limit, which its children would have too.
+    kill_the_guardian();
+    at_rest();
     is_back_at(&rest);
 }
