@@ -146,6 +146,8 @@ struct Inner {
     records: Place<[Record]>,
     /// Who this process is.
     known: Known,
+    /// Held while joining.
+    joining: Mutex<()>,
 }
 
 /// The participant that this process is, and the generation in which it joined: in a forked copy, another is current. This is the
@@ -179,8 +181,6 @@ impl Known {
 /// Every registry that this process has: one of each, since a process has one record in it.
 static OPEN: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 static OWN: Mutex<Option<Registry>> = Mutex::new(None);
-/// Held while a record is taken or left. Not together with the lists: dropping what is in them takes it.
-static JOINING: Mutex<()> = Mutex::new(());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -240,7 +240,7 @@ impl Registry {
             return Ok(registry);
         }
         let records = segment.places::<Record>(size_of::<Head>(), capacity)?;
-        let inner = Arc::new(Inner { segment, file, records, known: Known::default() });
+        let inner = Arc::new(Inner { segment, file, records, known: Known::default(), joining: Mutex::new(()) });
         open.push(Arc::downgrade(&inner));
         Ok(Self(inner))
     }
@@ -334,7 +334,7 @@ impl Registry {
     #[cold]
     fn join(&self) -> Result<Member, RegistryError> {
         self.0.segment.check_usable()?;
-        let _joining = lock(&JOINING);
+        let _joining = lock(&self.0.joining);
         if let Some(member) = self.known_member() {
             return Ok(member); // another thread was faster
         }
@@ -390,11 +390,6 @@ impl Registry {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.known.get().is_none() {
-            return; // nor in a copy of the process, where the lock may be held for ever
-        }
-        // A thread that has received the same registry again meanwhile takes over the record, or finds it left: not in between.
-        let _joining = lock(&JOINING);
         if let Some(member) = self.known.get() {
             let record = &self.records[member.index()];
             // Not when another handle of this process has taken it over.
