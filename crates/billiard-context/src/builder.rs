@@ -27,7 +27,7 @@ use crate::{
     current,
     guardian::Requested,
     limits::{Resource, Stdio},
-    options::{Options, Resolved},
+    options::{self, Options, Resolved},
     process::{Heard, Keeper, Process},
     protocol::{self, Body, Boot, ChildIdentity, Environment, Go, Request, Start, StartMethod},
     starting::{PATIENCE, Pending, Starting},
@@ -287,7 +287,8 @@ fn ask<A: Message, R: Message>(
     let (name, daemon) = (identity.name.clone(), identity.daemon);
     // Its guardian fills in itself, and the limit that it has changed.
     let boot = Boot { task, argument, identity, surroundings, descriptor_limit: None, limits, guardian: 0 };
-    let environment = environment.unwrap_or_default();
+    let environment = Environment::of(environment.unwrap_or_default())
+        .map_err(options::refused("the environment needs a memory file"))?;
     let start = Start { method: context.start_method(), environment, boot, key };
     let message = protocol::encode(&Request::Start(Box::new(start)), &mut attachments)
         .map_err(|error| cannot("its descriptors cannot be passed")(io::Error::other(error)))?;
@@ -330,7 +331,6 @@ fn fork<A: Message, R: Message>(
     context.may_fork()?;
     let term_signal = options.term_signal;
     let Resolved { surroundings, environment, umask, limits, pipes } = options.resolve(StartMethod::Fork)?;
-    let environment = environment.map(Environment::into_bytes).transpose().map_err(cannot("its environment"))?;
     let (ours, theirs) = Connection::pair()?;
     let mut attachments = Attachments::default();
     let encoded = match job {
@@ -340,11 +340,8 @@ fn fork<A: Message, R: Message>(
     let (name, daemon, starter) = (identity.name.clone(), identity.daemon, std::process::id());
     fault::point("context.start");
     let born = Instant::now();
-    sys::flush_streams();
-    // A handler of this process must not run in the copy.
-    let mask = sys::block_all();
     // SAFETY: there is one thread, or the context was made by who promises that it does not matter.
-    match unsafe { sys::fork() } {
+    match unsafe { sys::fork_blocked() } {
         Ok(Forked::Child) => {
             drop((ours, pipes));
             let work = match encoded {
@@ -354,22 +351,16 @@ fn fork<A: Message, R: Message>(
             child::copied(starter, identity, surroundings, environment.as_deref(), &limits, theirs, work)
         }
         Ok(Forked::Parent(pid)) => {
-            sys::restore_mask(&mask);
             drop(theirs);
             sys::lead_group(Some(pid));
-            let pidfd = sys::pidfd_open(pid).inspect_err(|_| {
-                sys::kill_child(pid); // it waits to be told that it may run
-                sys::reap_now(pid);
-            })?;
+            // When it fails the child has run nothing: it waits to be told that it may.
+            let pidfd = sys::pidfd_of_child(pid)?;
             attachments.sent();
             let identity = Identity::new(name, daemon, pid, pidfd, term_signal, None);
             let process = Process::new(identity, ours, Keeper::Own { born }, pipes, Heard::default());
             Ok(Starting::made(process, Go { umask }))
         }
-        Err(source) => {
-            sys::restore_mask(&mask);
-            Err(Error::Start { what: "fork".into(), source })
-        }
+        Err(source) => Err(Error::Start { what: "fork".into(), source }),
     }
 }
 

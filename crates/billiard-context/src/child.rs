@@ -124,7 +124,7 @@ pub(crate) fn copied(
 /// Settles the process, or ends it with the reason.
 fn set_up(surroundings: Surroundings, report: Connection, received: Received) -> (Connection, Received) {
     // What it has of its own must not be in the way of the numbers that are wanted.
-    let wanted: Vec<i32> = surroundings.attributes.descriptors.iter().map(|&(number, _)| number).collect();
+    let wanted = surroundings.attributes.numbers();
     let moved = if wanted.is_empty() { Ok((report, received)) } else { out_of_the_way(report, received, &wanted) };
     let (report, received) = match moved {
         Ok(moved) => moved,
@@ -159,7 +159,7 @@ fn settle(surroundings: Surroundings) -> Result<(), SetupError> {
         sys::enter(directory.as_fd()).map_err(about("the working directory"))?;
     }
     drop(streams); // before their numbers become somebody else's
-    let wanted: Vec<i32> = attributes.descriptors.iter().map(|&(number, _)| number).collect();
+    let wanted = attributes.numbers();
     let mut sources = Vec::new();
     for (number, fd) in attributes.descriptors {
         let fd = sys::away_from(fd.into_inner(), &wanted).map_err(about(format!("descriptor {number}")))?;

@@ -115,3 +115,10 @@ pub(crate) struct Attributes {
     /// By the number that each shall have.
     pub(crate) descriptors: Vec<(i32, Fd)>,
 }
+
+impl Attributes {
+    /// The numbers that descriptors are wanted under.
+    pub(crate) fn numbers(&self) -> Vec<i32> {
+        self.descriptors.iter().map(|&(number, _)| number).collect()
+    }
+}

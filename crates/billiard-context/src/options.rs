@@ -13,7 +13,7 @@ use billiard_wire::Fd;
 use crate::{
     Error, Signal,
     limits::{Attributes, Resource, Stdio},
-    protocol::{Environment, StartMethod, Stream, Surroundings},
+    protocol::{StartMethod, Stream, Surroundings},
     sys,
 };
 
@@ -73,8 +73,8 @@ pub(crate) struct Pipes {
 /// What a start needs.
 pub(crate) struct Resolved {
     pub(crate) surroundings: Surroundings,
-    /// None: as it is, for a copy.
-    pub(crate) environment: Option<Environment>,
+    /// `NAME=value`, each ended by a NUL byte. None: as it is, for a copy.
+    pub(crate) environment: Option<Vec<u8>>,
     /// None: the umask of the moment of the start.
     pub(crate) umask: Option<u32>,
     pub(crate) limits: Vec<(Resource, u64)>,
@@ -85,7 +85,7 @@ fn impossible(what: impl Into<String>) -> Error {
     Error::Configuration { what: what.into(), source: None }
 }
 
-fn refused(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+pub(crate) fn refused(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     |source| Error::Configuration { what: what.into(), source: Some(source) }
 }
 
@@ -108,7 +108,6 @@ impl Options {
         };
         let mut pipes = Pipes::default();
         let [stdin, stdout, stderr] = self.streams;
-        let pipe = || io::pipe().map_err(refused("a pipe for a standard stream"));
         let streams = [
             match stdin {
                 // A guardian's own, which its children have from it, leads there already.
@@ -120,22 +119,8 @@ impl Options {
                 }
                 other => stream(0, other, is_copy),
             },
-            match stdout {
-                Stdio::Pipe => {
-                    let (ours, theirs) = pipe()?;
-                    pipes.stdout = Some(ours);
-                    Stream::To(Fd::new(theirs.into()))
-                }
-                other => stream(1, other, is_copy),
-            },
-            match stderr {
-                Stdio::Pipe => {
-                    let (ours, theirs) = pipe()?;
-                    pipes.stderr = Some(ours);
-                    Stream::To(Fd::new(theirs.into()))
-                }
-                other => stream(2, other, is_copy),
-            },
+            output(1, stdout, is_copy, &mut pipes.stdout)?,
+            output(2, stderr, is_copy, &mut pipes.stderr)?,
         ];
         let surroundings = Surroundings {
             directory,
@@ -150,7 +135,7 @@ impl Options {
         Ok(Resolved { surroundings, environment, umask: self.umask, limits: self.limits, pipes })
     }
 
-    fn environment(&self, is_copy: bool) -> Result<Option<Environment>, Error> {
+    fn environment(&self, is_copy: bool) -> Result<Option<Vec<u8>>, Error> {
         let is_bad = |text: &OsString| text.as_bytes().contains(&0);
         for (name, value) in &self.variables {
             if name.is_empty() || name.as_bytes().contains(&b'=') || is_bad(name) || value.as_ref().is_some_and(is_bad)
@@ -178,7 +163,23 @@ impl Options {
                 add(name, value);
             }
         }
-        Environment::of(bytes).map(Some).map_err(refused("the environment needs a memory file"))
+        Ok(Some(bytes))
+    }
+}
+
+fn pipe() -> Result<(PipeReader, PipeWriter), Error> {
+    io::pipe().map_err(refused("a pipe for a standard stream"))
+}
+
+/// Standard output or error. The end of a pipe that stays here goes to `ours`.
+fn output(number: usize, stdio: Stdio, is_copy: bool, ours: &mut Option<PipeReader>) -> Result<Stream, Error> {
+    match stdio {
+        Stdio::Pipe => {
+            let (reader, writer) = pipe()?;
+            *ours = Some(reader);
+            Ok(Stream::To(Fd::new(writer.into())))
+        }
+        other => Ok(stream(number, other, is_copy)),
     }
 }
 

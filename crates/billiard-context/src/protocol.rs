@@ -137,7 +137,7 @@ pub(crate) struct Go {
 /// Where a standard stream leads.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) enum Stream {
-    /// Where it does already: in a copy of the caller.
+    /// Where it does already: in a copy of the caller, and of a guardian, whose standard input is `/dev/null`.
     #[default]
     Keep,
     Null,

@@ -109,14 +109,7 @@ impl Lock {
         take: impl FnOnce(Owner) -> Option<Taken>,
         otherwise: LockError<LockGuard<'a>>,
     ) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
-        let me = Owner::from(self.home.me()?);
-        let taken = take(me);
-        let guard = || LockGuard { _held: Held::new(&self.word, me) };
-        match taken {
-            Some(Taken::Free) => Ok(guard()),
-            Some(Taken::FromTheDead) => Err(LockError::OwnerDied(guard())),
-            None => Err(otherwise),
-        }
+        Held::acquire(&self.home, &self.word, take, otherwise, |held| LockGuard { _held: held })
     }
 }
 
@@ -188,6 +181,23 @@ impl<'a> Held<'a> {
         let me = Owner::from(home.me_if_known()?);
         word.take_free(me).ok()?;
         Some(Self::new(word, me))
+    }
+
+    /// The long way, to a guard: takes part if need be, then the word by `take`, or fails with `otherwise`.
+    #[inline]
+    pub(crate) fn acquire<G>(
+        home: &Home,
+        word: &'a LockWord,
+        take: impl FnOnce(Owner) -> Option<Taken>,
+        otherwise: LockError<G>,
+        guard: impl FnOnce(Self) -> G,
+    ) -> Result<G, LockError<G>> {
+        let me = Owner::from(home.me()?);
+        match take(me) {
+            Some(Taken::Free) => Ok(guard(Self::new(word, me))),
+            Some(Taken::FromTheDead) => Err(LockError::OwnerDied(guard(Self::new(word, me)))),
+            None => Err(otherwise),
+        }
     }
 
     /// Whether this is the process that has taken it, not a copy.

@@ -129,14 +129,7 @@ impl<T: Plain> Mutex<T> {
         take: impl FnOnce(Owner) -> Option<Taken>,
         otherwise: LockError<MutexGuard<'a, T>>,
     ) -> Result<MutexGuard<'a, T>, LockError<MutexGuard<'a, T>>> {
-        let me = Owner::from(self.home.me()?);
-        let taken = take(me);
-        let guard = || MutexGuard { held: Held::new(&self.word, me), value: self.value };
-        match taken {
-            Some(Taken::Free) => Ok(guard()),
-            Some(Taken::FromTheDead) => Err(LockError::OwnerDied(guard())),
-            None => Err(otherwise),
-        }
+        Held::acquire(&self.home, &self.word, take, otherwise, |held| MutexGuard { held, value: self.value })
     }
 }
 

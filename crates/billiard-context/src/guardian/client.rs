@@ -84,19 +84,18 @@ impl Guardians {
         // What a fork has copied is the other process's.
         state.current.take_if(|guardian| !guardian.generation.is_current());
         state.former.retain(|guardian| guardian.generation.is_current() && !guardian.is_dead());
+        let credentials = sys::credentials();
         if let Some(guardian) = state.current.take() {
-            let same_user = guardian.credentials == sys::credentials();
             match guardian.is_dead() {
                 true => {
                     tracing::warn!(target: TARGET, "the helper process that starts children has died; another is brought up");
                     children::end_groups_of_the_abandoned();
                 }
-                false if same_user => return Ok(state.current.insert(guardian).clone()),
+                false if guardian.credentials == credentials => return Ok(state.current.insert(guardian).clone()),
                 false => state.former.push(guardian),
             }
         }
         // The program may be who it was before.
-        let credentials = sys::credentials();
         if let Some(place) = state.former.iter().position(|guardian| guardian.credentials == credentials) {
             let guardian = state.former.swap_remove(place);
             return Ok(state.current.insert(guardian).clone());
@@ -121,10 +120,7 @@ impl Guardians {
             }
             Origin::Template => copy_as_guardian(theirs, state)?,
         };
-        let process = sys::pidfd_open(pid).inspect_err(|_| {
-            sys::kill_child(pid);
-            sys::reap_now(pid);
-        })?;
+        let process = sys::pidfd_of_child(pid)?;
         let ready = Guardian::greet(&control).and_then(|pidfd| match &self.origin {
             Origin::Preloaded(preload) => preload.run(&control, &pidfd).map(|()| pidfd),
             Origin::Executed | Origin::Template => Ok(pidfd),
@@ -163,18 +159,13 @@ impl Guardians {
 /// Forks this process, which has one thread; the copy becomes a guardian.
 fn copy_as_guardian(control: Connection, state: &mut Option<MutexGuard<'_, State>>) -> Result<u32, Error> {
     require_one_thread()?;
-    sys::flush_streams();
-    let mask = sys::block_all();
     // SAFETY: this is the only thread.
-    let forked = unsafe { sys::fork() };
-    if let Ok(Forked::Child) = forked {
-        drop(state.take());
-        super::copied(control);
-    }
-    sys::restore_mask(&mask);
-    match forked {
+    match unsafe { sys::fork_blocked() } {
         Ok(Forked::Parent(pid)) => Ok(pid),
-        Ok(Forked::Child) => unreachable!("a guardian does not return"),
+        Ok(Forked::Child) => {
+            drop(state.take());
+            super::copied(control)
+        }
         Err(source) => Err(Error::Start { what: "fork".into(), source }),
     }
 }

@@ -16,7 +16,10 @@ use rustix::{
     process::{Pid, PidfdFlags},
 };
 
-use super::{faulty, named};
+use super::{
+    faulty, named,
+    own::{block_all, flush_streams, restore_mask},
+};
 use crate::{
     Error, Signal,
     exit::{End, ExitStatus},
@@ -154,6 +157,22 @@ pub(crate) unsafe fn fork() -> io::Result<Forked> {
     }
 }
 
+/// Forks, when the streams have been written, and with every signal blocked in the child: a handler of this process must not run there.
+///
+/// # Safety
+///
+/// As [`fork`].
+pub(crate) unsafe fn fork_blocked() -> io::Result<Forked> {
+    flush_streams();
+    let mask = block_all();
+    // SAFETY: as the caller promises.
+    let forked = unsafe { fork() };
+    if !matches!(forked, Ok(Forked::Child)) {
+        restore_mask(&mask);
+    }
+    forked
+}
+
 pub(super) fn pid(number: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(number).ok()?)
 }
@@ -170,6 +189,14 @@ pub(crate) fn pidfd_open(process: u32) -> Result<OwnedFd, Error> {
         }
         result => named("pidfd_open", result),
     }
+}
+
+/// A descriptor of a child of this process. When there can be none, the child is ended and reaped.
+pub(crate) fn pidfd_of_child(child: u32) -> Result<OwnedFd, Error> {
+    pidfd_open(child).inspect_err(|_| {
+        kill_child(child);
+        reap_now(child);
+    })
 }
 
 /// Sends a signal to the process of the pidfd; one that has ended is no error.

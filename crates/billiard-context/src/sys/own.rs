@@ -129,13 +129,13 @@ pub(crate) fn set_mask(signals: &[Signal]) {
 }
 
 /// Blocks every signal that can be blocked; those that were before.
-pub(crate) fn block_all() -> Mask {
+pub(super) fn block_all() -> Mask {
     // It cannot fail with a valid set.
     SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).unwrap_or_else(|_| SigSet::empty())
 }
 
 /// Blocks exactly those of a mask.
-pub(crate) fn restore_mask(mask: &Mask) {
+pub(super) fn restore_mask(mask: &Mask) {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None);
 }
 

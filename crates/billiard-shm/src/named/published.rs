@@ -90,23 +90,19 @@ fn number(memory: &NamedMemory, index: usize) -> Result<u64, NamedError> {
 pub fn find_published(name: &str) -> Result<Vec<OwnedFd>, NamedError> {
     let memory = NamedMemory::open_read_only(name)?;
     let other = |_| NamedError::NotPublished(name.to_owned());
-    let [magic, pid, started, count] = [0, 1, 2, 3].map(|index| number(&memory, index));
-    let (magic, pid, started, count) =
-        (magic.map_err(other)?, pid.map_err(other)?, started.map_err(other)?, count.map_err(other)?);
-    let (Ok(pid), 1..=64) = (u32::try_from(pid), count) else { return Err(NamedError::NotPublished(name.to_owned())) };
-    if magic != MAGIC {
+    let number = |index| number(&memory, index).map_err(other);
+    let (magic, pid, started, count) = (number(0)?, number(1)?, number(2)?, number(3)?);
+    let (MAGIC, Ok(pid), Ok(count @ 1..=MAX)) = (magic, u32::try_from(pid), usize::try_from(count)) else {
         return Err(NamedError::NotPublished(name.to_owned()));
-    }
-    let lives = || Ok::<_, NamedError>(sys::start_time(pid)? == Some(started));
+    };
     let gone = || NamedError::OwnerGone(name.to_owned());
     let mut fds = Vec::new();
-    for index in 4..4 + count as usize {
-        let number = number(&memory, index).map_err(other)?;
-        match sys::descriptor_of(pid, number)? {
+    for index in 4..4 + count {
+        match sys::descriptor_of(pid, number(index)?)? {
             Some(fd) => fds.push(fd),
             None => return Err(gone()),
         }
     }
     // Looked at last: what was opened is what that process had.
-    if lives()? { Ok(fds) } else { Err(gone()) }
+    if sys::start_time(pid)? == Some(started) { Ok(fds) } else { Err(gone()) }
 }
