@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -38,6 +39,33 @@ fn a_killed_program_leaves_nobody() {
     let gone = || family.iter().all(|&pid| !is_alive(pid));
     assert!(eventually(20, gone), "left: {:?}", family.iter().filter(|&&pid| is_alive(pid)).collect::<Vec<_>>());
     println!("the last of {} descendants was gone {:?} after the kill", family.len(), killed.elapsed());
+}
+
+#[test]
+fn a_killed_program_leaves_no_name() {
+    let _watchdog = Watchdog::start("a_killed_program_leaves_no_name", 60);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_child-names"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the helper program runs");
+    let mut line = String::new();
+    BufReader::new(program.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let paths: Vec<_> = line.split_whitespace().map(|name| Path::new("/dev/shm").join(name)).collect();
+    assert!(paths.len() == 5 && paths.iter().all(|path| path.exists()), "{line}");
+    // What it has let go of is not removed; nor what is another's by now.
+    std::fs::remove_file(&paths[3]).unwrap();
+    let others = File::create_new(&paths[3]).unwrap();
+    others.lock().unwrap();
+    let family = descendants(program.id());
+    assert!(!family.is_empty(), "it has a guardian");
+    program.kill().unwrap();
+    program.wait().unwrap();
+    assert!(eventually(20, || family.iter().all(|&pid| !is_alive(pid))));
+    let left: Vec<_> = paths.iter().filter(|path| path.exists()).collect();
+    assert_eq!(left, [&paths[3], &paths[4]]);
+    for path in &paths[3..] {
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 /// How often a program is killed at least, for each start method.

@@ -102,6 +102,12 @@ pub(crate) enum Request {
     End { pid: u32, signal: Signal, grace: Duration },
     /// Run this function, once. It is answered by [`Preloaded`] on the control channel.
     Preload { task: Task, argument: Body },
+    /// The program has given a name in the file system, or has removed it.
+    Name {
+        #[serde(with = "serde_bytes")]
+        path: Vec<u8>,
+        given: bool,
+    },
 }
 
 /// What became of [`Request::Preload`].

@@ -62,9 +62,12 @@ pub enum SegmentError {
         /// The type that was asked for.
         expected: &'static str,
     },
-    /// It is a buffer, which has one owner.
-    #[error("the segment is a buffer with one owner: receive it as a `SharedBuffer` or a `FrozenBuffer`")]
-    Owned,
+    /// Its bytes may be used by the protocol of its kind alone, which lends references to them.
+    #[error("the segment holds {0}, whose memory is not for everybody: receive it as what it was sent as")]
+    Owned(Kind),
+    /// Its bytes may be written by anybody, where a protocol that lends references was expected.
+    #[error("the segment holds {0} in memory that is for everybody, and was not sent as what is expected here")]
+    NotOwned(Kind),
     /// Its header contradicts itself, or the file.
     #[error("the header of the segment makes no sense: {0}")]
     Damaged(&'static str),

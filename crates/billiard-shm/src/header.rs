@@ -15,6 +15,9 @@ pub(crate) const LEN: usize = 64;
 /// The first eight bytes of every segment.
 const MAGIC: u64 = u64::from_le_bytes(*b"billiard");
 
+/// The flag of a segment that is attached to by the protocol of its kind alone.
+const OWNED: u64 = 1;
+
 /// The layout of these 64 bytes.
 const VERSION: u32 = 1;
 
@@ -86,6 +89,8 @@ pub(crate) struct Header {
     pub(crate) len: u64,
     /// What the first of them is aligned to in every process.
     pub(crate) align: u64,
+    /// Whether its kind has a protocol that lends references, and no other access is allowed.
+    pub(crate) owned: bool,
 }
 
 /// Where the words are. All numbers are as the machine has them: a segment never leaves it.
@@ -98,6 +103,7 @@ mod at {
     pub(super) const LEN: usize = 32;
     pub(super) const ALIGN: usize = 40;
     pub(super) const OWNER: usize = 48;
+    pub(super) const FLAGS: usize = 56;
 }
 
 /// The offset of the word that names the owner of a [`SharedBuffer`](crate::SharedBuffer).
@@ -120,6 +126,7 @@ impl Header {
         put(at::KIND_DETAIL, &self.kind.detail.to_ne_bytes());
         put(at::LEN, &self.len.to_ne_bytes());
         put(at::ALIGN, &self.align.to_ne_bytes());
+        put(at::FLAGS, &if self.owned { OWNED } else { 0 }.to_ne_bytes());
         bytes
     }
 
@@ -141,7 +148,12 @@ impl Header {
             version: half(at::KIND_VERSION),
             detail: word(at::KIND_DETAIL),
         };
-        let header = Self { kind, len: word(at::LEN), align: word(at::ALIGN) };
+        let owned = match word(at::FLAGS) {
+            0 => false,
+            OWNED => true,
+            _ => return Err(SegmentError::Damaged("it has flags that nobody knows")),
+        };
+        let header = Self { kind, len: word(at::LEN), align: word(at::ALIGN), owned };
         if header.len == 0 {
             return Err(SegmentError::Damaged("it says that it is empty"));
         }
@@ -174,13 +186,13 @@ mod tests {
     const KIND: Kind = Kind::new("test", 3);
 
     fn bytes() -> [u8; LEN] {
-        Header { kind: KIND.of::<u32>(), len: 100, align: 64 }.to_bytes()
+        Header { kind: KIND.of::<u32>(), len: 100, align: 64, owned: true }.to_bytes()
     }
 
     #[test]
     fn a_header_says_what_was_written() {
         let header = Header::from_bytes(&bytes(), 164).unwrap();
-        assert_eq!(header, Header { kind: KIND.of::<u32>(), len: 100, align: 64 });
+        assert_eq!(header, Header { kind: KIND.of::<u32>(), len: 100, align: 64, owned: true });
         assert!(header.check(KIND.of::<u32>(), "u32").is_ok());
         assert!(matches!(header.check(KIND.of::<f32>(), "f32"), Err(SegmentError::WrongType { expected: "f32" })));
         assert!(matches!(header.check(Kind::new("test", 4), ""), Err(SegmentError::WrongKind { .. })));
@@ -197,6 +209,7 @@ mod tests {
         expected[24..32].copy_from_slice(&KIND.of::<u32>().detail.to_ne_bytes());
         expected[32..40].copy_from_slice(&100u64.to_ne_bytes());
         expected[40..48].copy_from_slice(&64u64.to_ne_bytes());
+        expected[56] = 1;
         assert_eq!(bytes(), expected);
     }
 
@@ -215,6 +228,7 @@ mod tests {
         assert!(matches!(wrong(at::LEN, &word(0), 164), SegmentError::Damaged(_)));
         assert!(matches!(wrong(at::LEN, &word(u64::MAX), 164), SegmentError::Damaged(_)));
         assert!(matches!(wrong(at::LEN, &word(101), 164), SegmentError::Truncated { needs: 165, has: 164 }));
+        assert!(matches!(wrong(at::FLAGS, &word(2), 164), SegmentError::Damaged(_)));
         assert!(matches!(wrong(at::ALIGN, &word(48), 164), SegmentError::Damaged(_)));
         assert!(matches!(wrong(at::ALIGN, &word(1 << 60), 164), SegmentError::Damaged(_)));
     }

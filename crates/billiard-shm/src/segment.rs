@@ -74,7 +74,7 @@ pub struct SegmentOptions {
     manner: Manner,
     align: Option<usize>,
     read_only_for_others: bool,
-    /// Of a buffer: it can be sealed further, and is attached to by its own protocol alone.
+    owned: bool,
     may_be_frozen: bool,
 }
 
@@ -113,6 +113,19 @@ impl SegmentOptions {
         self
     }
 
+    /// Its bytes are for the protocol of its kind alone. What is made so is attached to so, or refused; and the other way round. For a
+    /// protocol that lends references to them, one owner at a time: nobody else can get at the bytes then, not by receiving the segment out of a
+    /// message as a plain one either.
+    ///
+    /// # Safety
+    ///
+    /// Whoever has the segment checks its kind before anything else, hands out neither it nor its bytes, and uses them as all others do
+    /// that have segments of this kind.
+    pub unsafe fn owned(mut self) -> Self {
+        self.owned = true;
+        self
+    }
+
     /// Leaves room for the seal that ends all writing.
     pub(crate) fn may_be_frozen(mut self) -> Self {
         self.may_be_frozen = true;
@@ -133,7 +146,7 @@ impl SegmentOptions {
         if !align.is_power_of_two() || align > MAX_ALIGN {
             return Err(SegmentError::BadAlign(align));
         }
-        let header = Header { kind, len: len as u64, align: align as u64 };
+        let header = Header { kind, len: len as u64, align: align as u64, owned: self.owned };
         let total = len.checked_add(header.begin()).filter(|&total| total <= isize::MAX as usize - MAX_ALIGN);
         let total = total.ok_or(SegmentError::TooLarge(len))?;
         let fd = sys::memfd("billiard")?;
@@ -172,8 +185,10 @@ impl SegmentOptions {
             return Err(SegmentError::Truncated { needs: bytes.len() as u64, has });
         }
         let header = Header::from_bytes(&bytes, info.len)?;
-        if header.kind.is_same_but_for_type(&crate::buffer::KIND) && !self.may_be_frozen {
-            return Err(SegmentError::Owned);
+        match (header.owned, self.owned) {
+            (true, false) => return Err(SegmentError::Owned(header.kind)),
+            (false, true) => return Err(SegmentError::NotOwned(header.kind)),
+            _ => {}
         }
         let total = usize::try_from(header.len).ok().and_then(|len| len.checked_add(header.begin()));
         let total = total.filter(|&total| total <= isize::MAX as usize - MAX_ALIGN);

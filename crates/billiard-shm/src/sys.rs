@@ -5,6 +5,7 @@ use std::{
     io,
     num::NonZeroU32,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
     ptr::NonNull,
     sync::atomic::AtomicU32,
     time::Duration,
@@ -352,8 +353,9 @@ pub(crate) fn pid() -> u32 {
 /// Where POSIX shared memory has its names, see [shm_overview(7)](https://man7.org/linux/man-pages/man7/shm_overview.7.html).
 pub(crate) const NAMES: &str = "/dev/shm";
 
-fn path_of(name: &str) -> String {
-    format!("{NAMES}/{name}")
+/// Where that name is.
+pub(crate) fn path_of(name: &str) -> PathBuf {
+    Path::new(NAMES).join(name)
 }
 
 /// A new file among the named ones, which has no name yet; for its user alone.

@@ -2,7 +2,10 @@
 //! `docs/design/shared-memory.md` says, and waits for nobody. Built with `--cfg billiard_fault` only: `cargo xtask verify faults`.
 #![cfg(billiard_fault)]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    os::fd::AsFd,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use billiard_connection::Connection;
 use billiard_context::{Context, Process};
@@ -95,6 +98,35 @@ fn joining_can_end_or_stop_anywhere() {
             end(&mut two);
         }
     }
+}
+
+fn leave_and_come_back((registry, report): (Registry, Connection)) {
+    let first = registry.member().unwrap();
+    let fd = registry.as_fd().try_clone_to_owned().unwrap();
+    follow("shm.participants.leaving=delay:300");
+    let (tell, told) = std::sync::mpsc::channel();
+    let leaving = std::thread::spawn(move || {
+        tell.send(rustix::thread::gettid()).unwrap();
+        drop(registry);
+    });
+    let stat = format!("/proc/self/task/{}/stat", told.recv().unwrap().as_raw_pid());
+    let is_half_gone = || std::fs::read_to_string(&stat).unwrap().contains(") S ");
+    assert!(eventually(30, is_half_gone));
+    let back = Registry::attach(fd).unwrap();
+    assert_ne!(back.member().unwrap(), first);
+    leaving.join().unwrap();
+    join_well((back, report));
+}
+
+#[test]
+fn who_comes_back_while_another_thread_leaves_is_alive() {
+    let _watchdog = Watchdog::start("who_comes_back_while_another_thread_leaves_is_alive", 60);
+    let registry = Registry::with_capacity(3).unwrap();
+    let (here, there) = Connection::pair().unwrap();
+    let mut child = Context::forkserver().process(leave_and_come_back, (registry.clone(), there)).start().unwrap();
+    let (index, generation) = here.recv().unwrap();
+    assert!(registry.is_alive(Member::from_parts(index, generation)).unwrap());
+    end(&mut child);
 }
 
 fn ledger_of<R>(registry: &Registry, segment: &Segment, work: impl FnOnce(Ledger<'_>) -> R) -> R {

@@ -9,12 +9,9 @@ use std::{
 
 use billiard_connection::Connection;
 use billiard_context::Context;
-use billiard_shm::{
-    NamedError, NamedMemory,
-    named::{self, NameEvent},
-    prim::Ordering,
-};
+use billiard_shm::{NamedError, NamedMemory, named, prim::Ordering};
 use billiard_test_support::Watchdog;
+use billiard_wire::names::{self, NameEvent};
 
 billiard_context::init_for_tests!();
 
@@ -130,22 +127,21 @@ fn many_who_sweep_and_create_at_once_keep_their_own() {
 
 #[test]
 fn names_are_told_before_they_are_there() {
-    static SEEN: Mutex<Vec<(bool, String, bool)>> = Mutex::new(Vec::new());
+    static SEEN: Mutex<Vec<(bool, PathBuf, bool)>> = Mutex::new(Vec::new());
     let observe = |event: NameEvent<'_>| {
-        let (giving, name) = match event {
-            NameEvent::Giving(name) => (true, name),
-            NameEvent::Done(name) => (false, name),
+        let (giving, path) = match event {
+            NameEvent::Giving(path) => (true, path),
+            NameEvent::Done(path) => (false, path),
             _ => return,
         };
-        SEEN.lock().unwrap().push((giving, name.to_owned(), path(name).exists()));
+        SEEN.lock().unwrap().push((giving, path.to_owned(), path.exists()));
     };
-    assert!(named::observe_names(observe));
-    assert!(!named::observe_names(|_| {}), "there is one already");
+    assert!(names::observe(observe));
     let memory = NamedMemory::create_named(&name("observed"), 1).unwrap();
-    let name = memory.name().to_owned();
+    let path = path(memory.name());
     drop(memory);
-    let seen: Vec<_> = SEEN.lock().unwrap().iter().filter(|(_, seen, _)| *seen == name).cloned().collect();
-    assert_eq!(seen, [(true, name.clone(), false), (false, name, false)]);
+    let seen: Vec<_> = SEEN.lock().unwrap().iter().filter(|(_, seen, _)| *seen == path).cloned().collect();
+    assert_eq!(seen, [(true, path.clone(), false), (false, path, false)]);
 }
 
 /// Runs a program in Python, unless there is none.

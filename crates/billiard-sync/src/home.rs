@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use billiard_shm::{
-    Kind, NamedError, Place, Segment, Words, named,
+    Kind, NamedError, Place, Segment, SegmentOptions, Words, named,
     participants::{Member, Registry},
 };
 use billiard_wire::{attachments, generation::Forked};
@@ -39,7 +39,7 @@ impl Home {
     pub(crate) fn create_aligned(kind: Kind, len: usize, align: usize) -> Result<Self, Error> {
         let peers = Registered(Registry::of_this_process()?);
         peers.0.member()?; // so that it is known now, and not at the first lock, whether this process can take part
-        Ok(Self { segment: Segment::options().align(align.max(64)).create(kind, len)?, peers })
+        Ok(Self { segment: options().align(align.max(64)).create(kind, len)?, peers })
     }
 
     /// The words at that place.
@@ -126,6 +126,23 @@ pub trait Housed: Sized {
     fn housed(home: Home) -> Result<Self, Error>;
 }
 
+/// How every home is made and attached to.
+fn options() -> SegmentOptions {
+    // SAFETY: `checked` comes next, and a home hands its segment out to nobody but the primitive of that kind.
+    unsafe { Segment::options().owned() }
+}
+
+/// A segment out of a message that may be a home.
+struct Received(Segment);
+
+impl<'de> Deserialize<'de> for Received {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fd = attachments::take(u32::deserialize(deserializer)?).map_err(de::Error::custom)?;
+        let segment = options().attach(fd).map_err(|error| de::Error::custom(attachments::reject(error)))?;
+        Ok(Self(segment))
+    }
+}
+
 fn checked<P: Housed>(segment: Segment, registry: Registry) -> Result<P, Error> {
     let kinds = P::kinds();
     let found = kinds.iter().find(|kind| segment.check(**kind).is_ok());
@@ -137,7 +154,7 @@ fn checked<P: Housed>(segment: Segment, registry: Registry) -> Result<P, Error> 
 
 /// The primitive out of a message.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>, P: Housed>(deserializer: D) -> Result<P, D::Error> {
-    let (segment, registry) = <(Segment, Registry)>::deserialize(deserializer)?;
+    let (Received(segment), registry) = <(Received, Registry)>::deserialize(deserializer)?;
     checked(segment, registry).map_err(|error| de::Error::custom(attachments::reject(error)))
 }
 
@@ -151,5 +168,5 @@ pub(crate) fn publish(home: &Home, name: &str) -> Result<named::Published, Error
 pub(crate) fn find<P: Housed>(name: &str) -> Result<P, Error> {
     let fds = <[OwnedFd; 2]>::try_from(named::find_published(name)?);
     let [segment, registry] = fds.map_err(|_| NamedError::NotPublished(name.to_owned()))?;
-    checked(Segment::options().attach(segment)?, Registry::attach(registry)?)
+    checked(options().attach(segment)?, Registry::attach(registry)?)
 }

@@ -2,9 +2,10 @@
 
 use std::{thread, time::Duration};
 
-use billiard_shm::Plain;
+use billiard_shm::{Kind, Plain, Segment, participants::Registry};
 use billiard_sync::{Barrier, BarrierError, BoundedSemaphore, Error, Event, Lock, LockError, Mutex, Semaphore, Value};
 use billiard_test_support::{Watchdog, eventually};
+use billiard_wire::{attachments::Received, codec};
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -57,6 +58,24 @@ fn timeouts_are_kept_and_what_is_free_is_had_at_once() {
         drop(held);
         assert!(waiter.join().unwrap());
     });
+}
+
+#[test]
+fn the_memory_of_a_primitive_is_had_by_its_protocol_alone() {
+    let fds = |message: &codec::Encoded| -> Received {
+        message.attachments().fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>().into()
+    };
+    let mutex = Mutex::new(7_u64).unwrap();
+    let message = codec::encode(&mutex).unwrap();
+    let bytes = codec::decode::<(Segment, Registry)>(message.body(), &mut fds(&message));
+    assert!(bytes.is_err(), "its bytes could be written while a guard lends them");
+    let again: Mutex<u64> = codec::decode(message.body(), &mut fds(&message)).unwrap();
+    assert_eq!(*again.lock().unwrap(), 7);
+    // Nor does memory that others can write pass for a primitive.
+    let registry = Registry::of_this_process().unwrap();
+    let segment = Segment::create(Kind::new("mutex", 1).of::<u64>(), 16).unwrap();
+    let message = codec::encode(&(segment, registry)).unwrap();
+    assert!(codec::decode::<Mutex<u64>>(message.body(), &mut fds(&message)).is_err());
 }
 
 #[test]

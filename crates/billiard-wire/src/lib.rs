@@ -10,6 +10,7 @@
 //! * [`attachments`]: descriptors inside a value, and [`Fd`], which makes one of any file.
 //! * [`RemoteError`] and [`Panic`]: a failure as text, limited in size.
 //! * [`generation`]: which copy of the process a handle was made in.
+//! * [`names`]: what this process has in the file system, for who removes it after its death.
 //! * [`fault`]: named points at which tests kill, stop, delay or fail a process.
 //!
 //! ```
@@ -29,6 +30,7 @@ pub mod fault;
 mod fd;
 pub mod frame;
 pub mod generation;
+pub mod names;
 mod panic;
 mod remote_error;
 mod sys;

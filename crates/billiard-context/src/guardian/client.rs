@@ -9,6 +9,7 @@ use std::{
 use billiard_connection::{Connection, Fd, FrameWriter, Mode};
 use billiard_wire::{attachments::Attachments, fault, generation::Generation};
 
+use super::names;
 use crate::{
     Error, Signal, TARGET, children,
     error::PreloadError,
@@ -103,7 +104,10 @@ impl Guardians {
         let mut state = Some(state);
         let guardian = self.bring_up(&mut state)?;
         let mut state = state.unwrap_or_else(|| lock(&self.state));
-        Ok(state.current.insert(Arc::new(guardian)).clone())
+        let guardian = state.current.insert(Arc::new(guardian)).clone();
+        drop(state);
+        names::introduce(&guardian);
+        Ok(guardian)
     }
 
     /// The lock is held meanwhile, and let go of in a copy that becomes a guardian, whose children may use the same context.
@@ -267,6 +271,11 @@ impl Guardian {
         }
     }
 
+    /// Whether it is this process's, and not that of one it was forked from.
+    pub(super) fn is_usable(&self) -> bool {
+        self.generation.is_current()
+    }
+
     /// Whether it has ended. One that has is reaped, if the host program has not done so.
     pub(crate) fn is_dead(&self) -> bool {
         let dead = sys::is_readable(self.pidfd.as_fd());
@@ -297,7 +306,7 @@ pub(crate) enum Requested {
 }
 
 /// What the locks guard is whole between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,8 +1,12 @@
 //! The guardian itself: one thread, one loop.
 
 use std::{
-    collections::HashMap,
-    os::fd::{AsFd, OwnedFd},
+    collections::{BTreeSet, HashMap},
+    ffi::OsStr,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -45,6 +49,8 @@ struct Server {
     children: HashMap<u32, Child>,
     /// Who has been asked to end and will be made to.
     ending: Vec<Ending>,
+    /// What the program has in the file system.
+    names: BTreeSet<Vec<u8>>,
     /// What the environment was set to last, if it was.
     environment: Option<Vec<u8>>,
     /// What the limit of open descriptors was before it was raised: the guardian has one for each child.
@@ -67,6 +73,9 @@ struct Ending {
 
 /// Longer than anybody waits; what clocks can add to a moment is limited.
 const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long copies of a dead program may take to die too.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Why the loop ended.
 enum Role {
@@ -133,6 +142,7 @@ impl Server {
                     signals,
                     children: HashMap::new(),
                     ending: Vec::new(),
+                    names: BTreeSet::new(),
                     environment: None,
                     descriptor_limit: sys::raise_descriptor_limit(),
                 });
@@ -187,6 +197,7 @@ impl Server {
             }
         }
         self.end();
+        self.remove_names();
         Role::Done
     }
 
@@ -211,6 +222,8 @@ impl Server {
                     self.ending.push(Ending { at, pid, pidfd });
                 }
             }
+            Request::Name { path, given: true } => drop(self.names.insert(path)),
+            Request::Name { path, given: false } => drop(self.names.remove(&path)),
             Request::Preload { task, argument: body } => {
                 let done = self.preload(task, body, argument, received);
                 let _ = self.control.send(&done); // who is not there needs no answer
@@ -359,6 +372,19 @@ impl Server {
                 let status = status.lived(child.born.elapsed());
                 tell(&child.report, &Report::Exited(child.key, status), None);
             }
+        }
+    }
+
+    /// Removes what the program has left in the file system. What it has forked itself dies with it, and may hold the locks for a moment.
+    fn remove_names(&mut self) {
+        let until = Instant::now() + MOMENT;
+        loop {
+            self.names.retain(|path| !sys::remove_abandoned(OsStr::from_bytes(path)));
+            // While the program lives, what is locked is its own.
+            if self.names.is_empty() || !sys::is_readable(self.parent.as_fd()) || Instant::now() >= until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -315,6 +315,28 @@ pub(crate) fn ended(whom: Whom<'_>, reap: bool) -> io::Result<Option<(u32, ExitS
     Ok((child > 0).then(|| (child.unsigned_abs(), ExitStatus::of(end, &usage))))
 }
 
+/// Removes a file of this user whose owner is gone: who has its lock (flock(2)) owns it. False when it is somebody's.
+pub(crate) fn remove_abandoned(path: &OsStr) -> bool {
+    use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else { return true };
+    let Ok(stat) = rustix::fs::fstat(&file) else { return true };
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if !is_file || stat.st_uid != rustix::process::geteuid().as_raw() {
+        return true; // no concern of the program's
+    }
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return false;
+    }
+    // Another may have removed it before the lock was had, and given the name anew.
+    let is_same = |now: rustix::fs::Stat| (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino);
+    if rustix::fs::lstat(path).is_ok_and(is_same) {
+        let _ = rustix::fs::unlink(path);
+    }
+    true
+}
+
 /// Waits until any child has ended, and reaps it. False when there is none.
 pub(crate) fn reap_any() -> bool {
     loop {

@@ -39,7 +39,7 @@ impl<T: Plain> FrozenBuffer<T> {
         if !sys::seals(fd.as_fd())?.contains(SealFlags::WRITE) {
             return Err(BufferError::NotFrozen);
         }
-        let segment = Segment::options().may_be_frozen().attach(fd)?;
+        let segment = super::options().attach(fd)?;
         segment.check_type::<T>(KIND)?;
         let count = count::<T>(&segment)?;
         segment.address(0, segment.len(), align_of::<T>())?;

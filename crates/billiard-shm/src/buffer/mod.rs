@@ -15,7 +15,7 @@ use thiserror::Error;
 pub use frozen::FrozenBuffer;
 pub use owned::{Borrowed, FreezeError, SharedBuffer};
 
-use crate::{Kind, SegmentError, sys};
+use crate::{Kind, Segment, SegmentError, SegmentOptions, sys};
 
 pub(crate) const KIND: Kind = Kind::new("buffer", 1);
 
@@ -52,8 +52,14 @@ impl From<sys::Failed> for BufferError {
     }
 }
 
+/// How every buffer is made and attached to.
+fn options() -> SegmentOptions {
+    // SAFETY: whoever attaches checks the kind next, and the segment never leaves the buffer, whose protocol decides who uses it.
+    unsafe { Segment::options().owned() }.may_be_frozen()
+}
+
 /// How many values of type `T` a segment holds.
-fn count<T>(segment: &crate::Segment) -> Result<usize, SegmentError> {
+fn count<T>(segment: &Segment) -> Result<usize, SegmentError> {
     match segment.len().checked_div(size_of::<T>()) {
         Some(count) if count * size_of::<T>() == segment.len() => Ok(count),
         _ => Err(SegmentError::Damaged("its length is no multiple of its values'")),

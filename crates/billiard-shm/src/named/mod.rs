@@ -6,8 +6,8 @@
 //! nothing behind.
 //!
 //! A name is what stays when a process is killed. So each has an owner, which holds a lock on the file for as long as it
-//! lives, and the next [`NamedMemory::create`] of the same user removes those whose owner is gone ([`sweep`]). Whoever can do
-//! better, a process that outlives the owner, listens with [`observe_names`].
+//! lives, and the next [`NamedMemory::create`] of the same user removes those whose owner is gone ([`sweep`]). A process that
+//! outlives the owner can do better: `billiard-context` has one, which removes them at once, chosen names too.
 
 mod names;
 mod published;
@@ -20,7 +20,7 @@ use billiard_wire::{
 };
 use thiserror::Error;
 
-pub use names::{NameEvent, observe_names, sweep};
+pub use names::sweep;
 pub use published::{Published, find_published, publish};
 
 use self::names::Name;
@@ -101,7 +101,8 @@ impl From<sys::Failed> for NamedError {
 /// memory short, which no program should, touching what is gone ends this one (SIGBUS).
 ///
 /// If its owner is killed, or ends without dropping it, the name stays until the next [`create`](Self::create) of the same user removes it, where the name was a random
-/// one. A name that was chosen stays until somebody unlinks it.
+/// one. A name that was chosen stays until somebody unlinks it. In a program that has started processes through `billiard-context`, both are
+/// removed at once when the program ends.
 ///
 /// ```
 /// use billiard_shm::NamedMemory;

@@ -5,12 +5,9 @@
 //! lost when the same process opens and closes its own memory by name; and a child forked by hand, which has the descriptor too,
 //! keeps it: then the name stays until that child has ended as well.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    sync::OnceLock,
-};
+use std::os::fd::{AsFd, OwnedFd};
 
-use billiard_wire::{fault, generation::Generation};
+use billiard_wire::{fault, generation::Generation, names};
 
 use super::NamedError;
 use crate::sys;
@@ -20,34 +17,6 @@ const PREFIX: &str = "billiard-";
 
 /// The longest name of a file.
 const MAX: usize = 255;
-
-/// What happens to a name that this process owns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NameEvent<'a> {
-    /// The name is about to be given. That it was is not said: it may fail.
-    Giving(&'a str),
-    /// The name was removed, or is no longer to be.
-    Done(&'a str),
-}
-
-type Observer = Box<dyn Fn(NameEvent<'_>) + Send + Sync>;
-
-static OBSERVER: OnceLock<Observer> = OnceLock::new();
-
-/// Tells `observer` of every name that this process owns from now on: for a process that outlives this one, and removes what it has left.
-/// It is called before the name is there, so that no death falls in between; in the thread that creates the memory.
-///
-/// There can be one observer; false when there is another already.
-pub fn observe_names(observer: impl Fn(NameEvent<'_>) + Send + Sync + 'static) -> bool {
-    OBSERVER.set(Box::new(observer)).is_ok()
-}
-
-fn tell(event: NameEvent<'_>) {
-    if let Some(observer) = OBSERVER.get() {
-        observer(event);
-    }
-}
 
 /// A name that nobody has.
 pub(super) fn random() -> Result<String, NamedError> {
@@ -107,15 +76,16 @@ struct Owner {
 impl Name {
     /// Gives the file its name, and makes this process its owner.
     pub(super) fn give(name: String, file: OwnedFd) -> Result<Self, NamedError> {
-        tell(NameEvent::Giving(&name));
+        let path = sys::path_of(&name);
+        names::giving(&path);
         match sys::give_name(file.as_fd(), &name) {
             Ok(true) => Ok(Self { name, owner: Some(Owner { lock: file, generation: Generation::current() }) }),
             Ok(false) => {
-                tell(NameEvent::Done(&name));
+                names::done(&path);
                 Err(NamedError::Exists(name))
             }
             Err(error) => {
-                tell(NameEvent::Done(&name));
+                names::done(&path);
                 Err(error.into())
             }
         }
@@ -147,7 +117,7 @@ impl Name {
 
     fn disown(&mut self) {
         if self.owner.take().is_some() {
-            tell(NameEvent::Done(&self.name));
+            names::done(&sys::path_of(&self.name));
         }
     }
 }

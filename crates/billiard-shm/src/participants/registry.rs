@@ -146,8 +146,6 @@ struct Inner {
     records: Place<[Record]>,
     /// Who this process is.
     known: Known,
-    /// Held while joining.
-    joining: Mutex<()>,
 }
 
 /// The participant that this process is, and the generation in which it joined: in a forked copy, another is current. This is the
@@ -181,6 +179,34 @@ impl Known {
 /// Every registry that this process has: one of each, since a process has one record in it.
 static OPEN: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 static OWN: Mutex<Option<Registry>> = Mutex::new(None);
+
+/// One thread of the process at a time joins or leaves: who receives a registry again while another thread drops its last handle has
+/// the same record in mind. It is the process's own; a copy of the process finds it held by another generation, and takes it, since nobody there
+/// will ever let go of it.
+struct Turn;
+
+/// The generation that has it, or 0.
+static TURN: AtomicU64 = AtomicU64::new(0);
+
+impl Turn {
+    fn take() -> Self {
+        let me = Generation::current().number();
+        loop {
+            let now = TURN.load(Ordering::Relaxed);
+            // Acquire: pairs with the Release in `drop`.
+            if now != me && TURN.compare_exchange(now, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return Self;
+            }
+            std::thread::yield_now(); // the other makes a few system calls
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TURN.store(0, Ordering::Release);
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -240,7 +266,7 @@ impl Registry {
             return Ok(registry);
         }
         let records = segment.places::<Record>(size_of::<Head>(), capacity)?;
-        let inner = Arc::new(Inner { segment, file, records, known: Known::default(), joining: Mutex::new(()) });
+        let inner = Arc::new(Inner { segment, file, records, known: Known::default() });
         open.push(Arc::downgrade(&inner));
         Ok(Self(inner))
     }
@@ -334,7 +360,7 @@ impl Registry {
     #[cold]
     fn join(&self) -> Result<Member, RegistryError> {
         self.0.segment.check_usable()?;
-        let _joining = lock(&self.0.joining);
+        let _turn = Turn::take();
         if let Some(member) = self.known_member() {
             return Ok(member); // another thread was faster
         }
@@ -391,9 +417,11 @@ impl Registry {
 impl Drop for Inner {
     fn drop(&mut self) {
         if let Some(member) = self.known.get() {
+            let _turn = Turn::take();
             let record = &self.records[member.index()];
             // Not when another handle of this process has taken it over.
             if record.generation.load(Ordering::Acquire) & GENERATION_MASK == member.generation {
+                fault::point("shm.participants.leaving");
                 record.identity.store(Identity::NOBODY.0, Ordering::Release);
             }
         }

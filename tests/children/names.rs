@@ -1,0 +1,24 @@
+//! A program with names in the file system: made before it has a guardian, and after; random and chosen; and one that it lets go of. It prints
+//! them and waits to be killed.
+
+use std::io::Write;
+
+use billiard::{context::Context, shm::NamedMemory};
+
+fn nothing(_: ()) {}
+
+fn main() {
+    billiard::init();
+    let chosen = |what: &str| NamedMemory::create_named(&format!("billiard-test-{what}-{}", std::process::id()), 1);
+    let before = [NamedMemory::create(1), chosen("before")].map(|made| made.expect("a name"));
+    Context::forkserver().process(nothing, ()).start().expect("a child").join().expect("its end");
+    let after = [NamedMemory::create(1), chosen("after")].map(|made| made.expect("a name"));
+    let mut given_up = chosen("given-up").expect("a name");
+    given_up.keep_name();
+    let names: Vec<&str> = before.iter().chain(&after).chain([&given_up]).map(NamedMemory::name).collect();
+    println!("{}", names.join(" "));
+    std::io::stdout().flush().expect("somebody listens");
+    loop {
+        std::thread::park();
+    }
+}
