@@ -105,7 +105,7 @@ impl RLock {
     #[inline(always)]
     pub fn lock(&self) -> Result<RLockGuard<'_>, LockError<RLockGuard<'_>>> {
         match self.take_quickly() {
-            Some(guard) => Ok(guard),
+            Some(me) => Ok(self.guard(me)),
             None => self.acquire(|word, me| word.lock(me, self.home.peers(), Wait::ForEver), LockError::TimedOut),
         }
     }
@@ -119,7 +119,7 @@ impl RLock {
     #[inline(always)]
     pub fn try_lock(&self) -> Result<RLockGuard<'_>, LockError<RLockGuard<'_>>> {
         match self.take_quickly() {
-            Some(guard) => Ok(guard),
+            Some(me) => Ok(self.guard(me)),
             None => self.acquire(|word, me| word.try_lock(me, self.home.peers()), LockError::WouldBlock),
         }
     }
@@ -141,13 +141,13 @@ impl RLock {
         self.words.owner().is_some()
     }
 
-    /// The short way: once more, or free, for a process that takes part already.
+    /// The short way: once more, or free, for a process that takes part already. For whom it was taken.
     #[inline]
-    fn take_quickly(&self) -> Option<RLockGuard<'_>> {
+    fn take_quickly(&self) -> Option<Holder> {
         let me = Holder::new(Owner::from(self.home.me_if_known()?), thread())?;
         let take_free = |word: &LockWord| word.take_free(me.owner()).ok().map(|()| Taken::Free);
         self.words.take(me, take_free).ok()??;
-        Some(self.guard(me))
+        Some(me)
     }
 
     /// The long way. Its result is large, and the short way would pay for that too.
