@@ -55,7 +55,7 @@ pub(crate) static CASES: &[Case] = &[
                 5_000_000,
                 "pthread_mutex_t, recursive, process-shared and robust",
             )
-            .with_aim(1.0),
+            .with_aim(1.2),
             Entrant::new(&PTHREAD, 20_000_000, 5_000_000, "pthread_mutex_t, recursive and process-shared"),
             Entrant::new(&MULTIPROCESSING, 2_000_000, 500_000, "RLock.acquire and RLock.release"),
         ],
