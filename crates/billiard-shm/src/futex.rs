@@ -116,6 +116,7 @@ impl Futex {
     }
 
     /// The value now; [`value`](Self::value) has the other operations.
+    #[inline]
     pub fn load(&self, ordering: Ordering) -> u32 {
         self.value.load(ordering)
     }

@@ -4,6 +4,8 @@ use billiard_shm::{NamedError, SegmentError, participants::RegistryError};
 use billiard_wire::generation::Forked;
 use thiserror::Error;
 
+use crate::words::rlock::Holder;
+
 /// Why a primitive could not be made, attached to, or used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -20,6 +22,12 @@ pub enum Error {
     /// It could not be published under a name, or found by it.
     #[error(transparent)]
     Named(#[from] NamedError),
+    /// One thread has a recursive lock as often as can be counted: it was not taken again.
+    #[error("this thread has the recursive lock {max} times already", max = u32::MAX)]
+    TooDeep,
+    /// More threads of this process have used recursive locks than can be told apart.
+    #[error("recursive locks tell {max} threads of a process apart: this is one too many", max = Holder::MAX_THREADS)]
+    TooManyThreads,
     /// A semaphore would have more permits than it may: those released are not added.
     #[error("the semaphore may have {bound} permits at the most: more were released than acquired")]
     OverRelease {

@@ -4,6 +4,7 @@
 //! process, out of a job), and used by whoever has it: all handles are of the same primitive.
 //!
 //! * [`Lock`] and [`Mutex<T>`](Mutex): one owner at a time, with what it guards. Robust: when an owner dies, the next is told.
+//! * [`RLock`]: a lock that the thread which has it may take again.
 //! * [`Semaphore`], [`BoundedSemaphore`]: permits. Those taken as a [`Permit`] come back when their process dies.
 //! * [`Value<T>`](Value): a small value, read and written without waiting.
 //! * [`Event`]: a flag to wait for. [`Barrier`]: a place to wait for each other.
@@ -45,6 +46,8 @@ mod mutex;
 #[cfg(not(loom))]
 mod named;
 #[cfg(not(loom))]
+mod rlock;
+#[cfg(not(loom))]
 mod semaphore;
 #[cfg(not(loom))]
 mod value;
@@ -59,6 +62,7 @@ pub use self::{
     lock::{Lock, LockGuard},
     mutex::{Mutex, MutexGuard},
     named::{Named, Published},
+    rlock::{RLock, RLockGuard},
     semaphore::{BoundedSemaphore, Permit, Semaphore},
     value::Value,
 };

@@ -3,7 +3,9 @@
 use std::{thread, time::Duration};
 
 use billiard_shm::{Kind, Plain, Segment, participants::Registry};
-use billiard_sync::{Barrier, BarrierError, BoundedSemaphore, Error, Event, Lock, LockError, Mutex, Semaphore, Value};
+use billiard_sync::{
+    Barrier, BarrierError, BoundedSemaphore, Error, Event, Lock, LockError, Mutex, RLock, Semaphore, Value,
+};
 use billiard_test_support::{Watchdog, eventually};
 use billiard_wire::{attachments::Received, codec};
 
@@ -85,6 +87,12 @@ fn handles_say_what_they_are() {
     let (held, guard) = (lock.lock().unwrap(), mutex.lock().unwrap());
     assert_eq!(format!("{lock:?} {held:?}"), r#"Lock { owner: "this process" } LockGuard { .. }"#);
     assert_eq!(format!("{mutex:?} {guard:?}"), r#"Mutex { owner: "this process", .. } MutexGuard(3)"#);
+    let lock = RLock::new().unwrap();
+    assert_eq!(format!("{lock:?}"), r#"RLock { owner: "nobody" }"#);
+    let held = lock.lock().unwrap();
+    assert_eq!(format!("{lock:?} {held:?}"), r#"RLock { owner: "this thread" } RLockGuard { .. }"#);
+    let there = thread::scope(|scope| scope.spawn(|| format!("{lock:?}")).join().unwrap());
+    assert_eq!(there, r#"RLock { owner: "this process" }"#);
     let (semaphore, bounded) = (Semaphore::new(2).unwrap(), BoundedSemaphore::new(2).unwrap());
     let permit = bounded.permit().unwrap();
     let shown = format!("{semaphore:?} {bounded:?} {permit:?}");
@@ -102,6 +110,72 @@ fn a_forgotten_guard_keeps_the_lock_and_the_handle_may_go() {
     std::mem::forget(lock.lock().unwrap());
     drop(lock);
     assert!(matches!(other.try_lock(), Err(LockError::WouldBlock)));
+}
+
+#[test]
+fn a_thread_takes_its_recursive_lock_again_and_another_waits() {
+    let _watchdog = Watchdog::start("a_thread_takes_its_recursive_lock_again_and_another_waits", 60);
+    let lock = RLock::new().unwrap();
+    let others = || thread::scope(|scope| scope.spawn(|| lock.try_lock().map(drop).map_err(LockError::forget)).join());
+    let is_held = || matches!(others(), Ok(Err(LockError::WouldBlock)));
+    // Dropped in any order, the last one frees it.
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+        let clone = lock.clone();
+        let mut held = [
+            Some(lock.lock().unwrap()),
+            Some(lock.try_lock().unwrap()),
+            Some(lock.lock_timeout(Duration::ZERO).unwrap()),
+            Some(clone.lock().unwrap()),
+        ];
+        for place in order {
+            assert!(lock.is_locked() && is_held());
+            held[place] = None;
+        }
+        assert!(!lock.is_locked() && !is_held());
+    }
+    let (outer, inner) = (lock.lock().unwrap(), lock.lock().unwrap());
+    thread::scope(|scope| {
+        let impatient = scope.spawn(|| matches!(lock.lock_timeout(SHORT), Err(LockError::TimedOut)));
+        assert!(impatient.join().unwrap());
+        let waiter = scope.spawn(|| (lock.lock().is_ok(), lock.lock().is_ok()));
+        drop(outer);
+        assert!(is_held());
+        drop(inner);
+        assert_eq!(waiter.join().unwrap(), (true, true));
+    });
+}
+
+#[test]
+fn a_recursive_lock_of_a_thread_that_has_ended_is_nobody_elses() {
+    let _watchdog = Watchdog::start("a_recursive_lock_of_a_thread_that_has_ended_is_nobody_elses", 60);
+    let lock = RLock::new().unwrap();
+    thread::scope(|scope| scope.spawn(|| std::mem::forget(lock.lock().unwrap())).join().unwrap());
+    // Threads that come later have its stack, its thread-locals, and maybe its number in the kernel.
+    for _ in 0..100 {
+        let taken = thread::scope(|scope| scope.spawn(|| lock.try_lock().is_ok()).join().unwrap());
+        assert!(!taken && lock.is_locked());
+    }
+    assert!(matches!(lock.lock_timeout(Duration::from_millis(120)), Err(LockError::TimedOut)), "its process lives");
+}
+
+#[test]
+fn threads_exclude_each_other_at_every_depth() {
+    let _watchdog = Watchdog::start("threads_exclude_each_other_at_every_depth", 120);
+    let (lock, total) = (RLock::new().unwrap(), Value::new(0_u64).unwrap());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for turn in 0..3000 {
+                    let mut held: Vec<_> = (0..=turn % 3).map(|_| lock.lock().unwrap()).collect();
+                    while !held.is_empty() {
+                        total.set(total.get() + 1);
+                        drop(held.swap_remove(turn % held.len()));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!((total.get(), lock.is_locked()), (4 * 3000 * 2, false));
 }
 
 #[test]
@@ -130,6 +204,15 @@ fn a_guard_comes_back_through_a_panic() {
         panic!("as planned");
     }));
     assert!(unwound.is_err() && !mutex.is_locked());
+    let lock = RLock::new().unwrap();
+    let outer = lock.lock().unwrap();
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _inner = lock.lock().unwrap();
+        panic!("as planned");
+    }));
+    assert!(unwound.is_err() && lock.is_locked());
+    drop(outer);
+    assert!(!lock.is_locked());
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

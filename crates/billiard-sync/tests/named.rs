@@ -3,7 +3,7 @@
 use billiard_connection::Connection;
 use billiard_context::Context;
 use billiard_shm::{NamedError, SegmentError};
-use billiard_sync::{Barrier, BoundedSemaphore, Error, Event, Lock, LockError, Mutex, Named, Semaphore, Value};
+use billiard_sync::{Barrier, BoundedSemaphore, Error, Event, Lock, LockError, Mutex, Named, RLock, Semaphore, Value};
 use billiard_test_support::Watchdog;
 
 billiard_context::init_for_tests!();
@@ -63,6 +63,7 @@ fn each_is_found_as_what_it_is_and_as_nothing_else() {
         P::open(name).unwrap();
         let wrong = [
             Lock::open(name).is_ok(),
+            RLock::open(name).is_ok(),
             Event::open(name).is_ok(),
             Barrier::open(name).is_ok(),
             Mutex::<u32>::open(name).is_ok(),
@@ -76,6 +77,7 @@ fn each_is_found_as_what_it_is_and_as_nothing_else() {
         ));
     }
     check(&Lock::new().unwrap(), &name("lock"));
+    check(&RLock::new().unwrap(), &name("rlock"));
     check(&Event::new().unwrap(), &name("event"));
     check(&Barrier::new(2).unwrap(), &name("barrier"));
     check(&Mutex::new(1u32).unwrap(), &name("mutex"));

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use billiard_connection::Connection;
 use billiard_context::{Context, Message, Process};
-use billiard_sync::{Barrier, BarrierError, BoundedSemaphore, Error, Event, Lock, LockError, Mutex, Semaphore, Value};
+use billiard_sync::{
+    Barrier, BarrierError, BoundedSemaphore, Error, Event, Lock, LockError, Mutex, RLock, Semaphore, Value,
+};
 use billiard_test_support::{Watchdog, eventually};
 
 billiard_context::init_for_tests!();
@@ -34,14 +36,20 @@ fn forever(ready: &Event) -> ! {
     }
 }
 
-type All = (Lock, Mutex<[u64; 2]>, Semaphore, BoundedSemaphore, Event, Barrier, Value<u8>, Value<[u64; 4]>);
+type All =
+    (Lock, RLock, Mutex<[u64; 2]>, Semaphore, BoundedSemaphore, Event, Barrier, Value<u8>, Value<u64>, Value<[u64; 4]>);
 
-fn use_all((lock, mutex, semaphore, bounded, event, barrier, small, large): All) {
+fn use_all((lock, rlock, mutex, semaphore, bounded, event, barrier, small, twice, large): All) {
     barrier.wait().unwrap();
     for n in 1..=1000 {
         let held = lock.lock().unwrap();
         small.set(small.get().wrapping_add(1));
         drop(held);
+        let (outer, inner) = (rlock.lock().unwrap(), rlock.lock().unwrap());
+        twice.set(twice.get() + 1);
+        drop(outer); // the lock is this one's still
+        twice.set(twice.get() + 1);
+        drop(inner);
         let mut pair = mutex.lock().unwrap();
         pair[0] += 1;
         pair[1] += 2;
@@ -61,20 +69,23 @@ fn all_travel_as_arguments_and_are_the_same_there() {
     for context in BOTH {
         let all: All = (
             Lock::new().unwrap(),
+            RLock::new().unwrap(),
             Mutex::new([0; 2]).unwrap(),
             Semaphore::new(0).unwrap(),
             BoundedSemaphore::new(2).unwrap(),
             Event::new().unwrap(),
             Barrier::new(4).unwrap(),
             Value::new(7).unwrap(),
+            Value::new(0).unwrap(),
             Value::new([0; 4]).unwrap(),
         );
         let mut children: Vec<Process> =
             (0..3).map(|_| context().process(use_all, all.clone()).start().unwrap()).collect();
         use_all(all.clone());
         children.iter_mut().for_each(|child| assert!(child.join().unwrap().success()));
-        let (lock, mutex, semaphore, bounded, event, barrier, small, large) = all;
+        let (lock, rlock, mutex, semaphore, bounded, event, barrier, small, twice, large) = all;
         assert_eq!(small.get(), ((7 + 4 * 1000) % 256) as u8);
+        assert_eq!((twice.get(), rlock.is_locked()), (2 * 4 * 1000, false));
         assert_eq!(*mutex.lock().unwrap(), [4 * 1000, 8 * 1000]);
         assert_eq!((semaphore.value(), bounded.value()), (4 * 1000, 2));
         assert!(event.is_set() && !lock.is_locked() && !mutex.is_locked());
@@ -105,6 +116,11 @@ fn what_is_received_has_to_be_what_was_sent() {
     assert!(there.recv::<Lock>().is_err());
     here.send(&Mutex::new(1_u32).unwrap()).unwrap();
     assert!(there.recv::<Mutex<f32>>().is_err());
+    here.send(&Lock::new().unwrap()).unwrap();
+    let refused = there.recv::<RLock>().unwrap_err();
+    assert!(format!("{refused:?}").contains("lock version 1, not rlock version 1"), "{refused:?}");
+    here.send(&RLock::new().unwrap()).unwrap();
+    assert!(there.recv::<Lock>().is_err());
     // The connection goes on, and what comes back is the same thing.
     here.send(&bounded).unwrap();
     let back: BoundedSemaphore = there.recv().unwrap();
@@ -152,6 +168,85 @@ fn the_next_owner_is_told_that_the_last_one_died() {
     let told = [other.take_result().unwrap(), waiting.join().unwrap()];
     println!("told {:?} after the end was known", died.elapsed());
     assert!(told == [true, false] || told == [false, true], "{told:?}");
+}
+
+fn die_with_rlock((lock, ready): (RLock, Event)) {
+    let _held = [lock.lock().unwrap(), lock.try_lock().unwrap(), lock.lock_timeout(LONG).unwrap()];
+    forever(&ready)
+}
+
+#[test]
+fn who_inherits_a_recursive_lock_has_it_once() {
+    let _watchdog = Watchdog::start("who_inherits_a_recursive_lock_has_it_once", 120);
+    let lock = RLock::new().unwrap();
+    for attempt in 0..3 {
+        kill_when_ready(die_with_rlock, lock.clone());
+        assert!(lock.is_locked());
+        let taken = match attempt {
+            0 => lock.lock(),
+            1 => lock.try_lock(),
+            _ => lock.lock_timeout(LONG),
+        };
+        let Err(LockError::OwnerDied(held)) = taken else { panic!("it died with the lock: {taken:?}") };
+        assert!(!others_may_take(&lock));
+        let again = lock.lock().unwrap(); // it is told once
+        drop(held);
+        assert!(!others_may_take(&lock));
+        drop(again);
+        assert!(!lock.is_locked() && others_may_take(&lock));
+    }
+    // Whoever waits already, in another process and in two threads of this one.
+    let ready = Event::new().unwrap();
+    let victim = start(die_with_rlock, (lock.clone(), ready.clone()));
+    ready.wait().unwrap();
+    let mut other = start(|lock: RLock| lock.lock().is_err(), lock.clone());
+    let told = std::thread::scope(|scope| {
+        let waiting = [(), ()].map(|()| scope.spawn(|| lock.lock().is_err()));
+        assert!(matches!(lock.lock_timeout(Duration::from_millis(150)), Err(LockError::TimedOut)), "it lives");
+        victim.kill().unwrap();
+        waiting.map(|thread| usize::from(thread.join().unwrap())).iter().sum::<usize>()
+    });
+    assert_eq!(told + usize::from(other.take_result().unwrap()), 1);
+}
+
+/// Whether another thread of this process gets it.
+fn others_may_take(lock: &RLock) -> bool {
+    std::thread::scope(|scope| scope.spawn(|| lock.try_lock().is_ok()).join().unwrap())
+}
+
+/// Two handles that came by themselves, in a process that is not their maker's.
+fn take_by_both((one, two, home): (RLock, RLock, Connection)) -> bool {
+    let by_both = [one.lock().unwrap(), two.try_lock().unwrap(), one.lock().unwrap()];
+    home.send_bytes(b"held").unwrap();
+    home.recv_bytes().unwrap();
+    let shut_out = !others_may_take(&one) && !others_may_take(&two);
+    let [first, second, third] = by_both;
+    drop((first, third));
+    let still = one.is_locked() && !others_may_take(&two);
+    drop(second);
+    shut_out && still && others_may_take(&one) && others_may_take(&two)
+}
+
+#[test]
+fn a_recursive_lock_that_came_twice_is_the_same_lock() {
+    let _watchdog = Watchdog::start("a_recursive_lock_that_came_twice_is_the_same_lock", 60);
+    let (here, there) = Connection::pair().unwrap();
+    let lock = RLock::new().unwrap();
+    (0..2).for_each(|_| here.send(&lock).unwrap());
+    let (one, two): (RLock, RLock) = (there.recv().unwrap(), there.recv().unwrap());
+    let held = [&lock, &one, &two].map(|handle| handle.try_lock().unwrap());
+    assert!([&lock, &one, &two].iter().all(|handle| handle.is_locked() && !others_may_take(handle)));
+    drop(held);
+    assert!([&lock, &one, &two].iter().all(|handle| !handle.is_locked() && others_may_take(handle)));
+    for context in BOTH {
+        let (ours, theirs) = Connection::pair().unwrap();
+        let mut child = context().process(take_by_both, (one.clone(), two.clone(), theirs)).start().unwrap();
+        ours.recv_bytes().unwrap();
+        assert!(matches!(lock.try_lock(), Err(LockError::WouldBlock)));
+        ours.send_bytes(b"go on").unwrap();
+        assert!(child.take_result().unwrap());
+        drop(lock.try_lock().unwrap());
+    }
 }
 
 fn die_in_the_middle((mutex, ready): (Mutex<[u64; 2]>, Event)) {

@@ -7,7 +7,7 @@ use std::{
 
 use billiard::{
     context::{Context, Process},
-    sync::{Barrier, BarrierError, Event, Lock, LockError, LockGuard, Mutex, MutexGuard, Semaphore, Value},
+    sync::{Barrier, BarrierError, Event, Lock, LockError, LockGuard, Mutex, MutexGuard, RLock, Semaphore, Value},
 };
 use billiard_test_support::Random;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ struct Shared {
     lock: Lock,
     /// Both are counted up under the lock. Who dies in between leaves them apart.
     pair: (Value<u64>, Value<u64>),
+    rlock: RLock,
+    /// The same under the recursive lock: the first with it taken once, the second with it taken twice.
+    twice: (Value<u64>, Value<u64>),
     mutex: Mutex<[u64; 4]>,
     semaphore: Semaphore,
     large: Value<[u64; 5]>,
@@ -40,6 +43,7 @@ struct Shared {
 struct Found {
     turns: u64,
     lock_died: u64,
+    rlock_died: u64,
     mutex_died: u64,
     barrier_met: u64,
     barrier_broke: u64,
@@ -75,6 +79,27 @@ fn take_mutex<'a>(shared: &'a Shared, found: &mut Found) -> MutexGuard<'a, [u64;
     guard
 }
 
+/// Counts up under the recursive lock, taken once and taken twice.
+fn count_twice(shared: &Shared, found: &mut Found, pause: impl Fn()) {
+    let (one, two) = (&shared.twice.0, &shared.twice.1);
+    let outer = shared.rlock.lock_timeout(PATIENCE).or_else(|error| {
+        let held = error.accept()?;
+        found.rlock_died += 1;
+        assert!(one.get() == two.get() || one.get() == two.get() + 1, "more than one was in there");
+        two.set(one.get());
+        Ok::<_, LockError>(held)
+    });
+    let outer = outer.expect("the recursive lock is to be had");
+    assert_eq!(one.get(), two.get(), "nobody has died, and yet they differ");
+    one.set(one.get() + 1);
+    pause();
+    let inner = shared.rlock.try_lock().expect("this thread has it");
+    drop(outer);
+    pause();
+    two.set(two.get() + 1);
+    drop(inner);
+}
+
 /// Counts both up, and stays in the middle for a while.
 fn count_up(shared: &Shared, found: &mut Found, pause: impl Fn()) {
     let held = take_lock(shared, found);
@@ -82,6 +107,7 @@ fn count_up(shared: &Shared, found: &mut Found, pause: impl Fn()) {
     pause();
     shared.pair.1.set(shared.pair.1.get() + 1);
     drop(held);
+    count_twice(shared, found, &pause);
     let mut guard = take_mutex(shared, found);
     for index in [3, 0, 1, 2] {
         guard[index] += 1;
@@ -159,6 +185,8 @@ pub(crate) fn run(time: Duration, kills: u64, mut random: Random) {
     let shared = Shared {
         lock: Lock::new().unwrap(),
         pair: (Value::new(0).unwrap(), Value::new(0).unwrap()),
+        rlock: RLock::new().unwrap(),
+        twice: (Value::new(0).unwrap(), Value::new(0).unwrap()),
         mutex: Mutex::new([0; 4]).unwrap(),
         semaphore: Semaphore::new(PERMITS).unwrap(),
         large: Value::new([0; 5]).unwrap(),
@@ -213,8 +241,9 @@ pub(crate) fn run(time: Duration, kills: u64, mut random: Random) {
     drop(permits);
     assert_eq!(shared.semaphore.value(), PERMITS);
     drop(shared.lock.lock_timeout(PATIENCE).or_else(LockError::accept).expect("it is free"));
+    drop(shared.rlock.lock_timeout(PATIENCE).or_else(LockError::accept).expect("it is free"));
     drop(shared.mutex.lock_timeout(PATIENCE).or_else(LockError::accept).expect("it is free"));
-    assert!(!shared.lock.is_locked() && !shared.mutex.is_locked());
+    assert!(!shared.lock.is_locked() && !shared.rlock.is_locked() && !shared.mutex.is_locked());
     println!(
         "{killed} kills in {:.1} s, {} turns of victims, survivors: {found:?}",
         begin.elapsed().as_secs_f64(),

@@ -7,7 +7,7 @@ use std::{env, fs, thread, time::Duration};
 
 use billiard::{
     context::{Context, Process},
-    sync::{Barrier, BarrierError, BoundedSemaphore, Event, Lock, LockError, Semaphore, Value},
+    sync::{Barrier, BarrierError, BoundedSemaphore, Event, Lock, LockError, RLock, Semaphore, Value},
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,7 @@ const A_WHILE: Duration = Duration::from_millis(120);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Shared {
     lock: Lock,
+    rlock: RLock,
     semaphore: Semaphore,
     bounded: BoundedSemaphore,
     event: Event,
@@ -31,6 +32,7 @@ struct Shared {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Deed {
     Lock,
+    LockTwice,
     Release,
     Permit,
     Acquire,
@@ -49,6 +51,12 @@ enum Deed {
 fn victim((deed, shared): (Deed, Shared)) {
     match deed {
         Deed::Lock => drop(shared.lock.lock().or_else(LockError::accept).expect("usable")),
+        Deed::LockTwice => {
+            let outer = shared.rlock.lock().or_else(LockError::accept).expect("usable");
+            let inner = shared.rlock.lock().expect("this thread has it");
+            drop(outer);
+            drop(inner);
+        }
         Deed::Release => shared.bounded.release().expect("there is room"),
         Deed::Permit => drop(shared.semaphore.permit().expect("usable")),
         Deed::Acquire => assert!(shared.bounded.try_acquire().expect("usable")),
@@ -73,6 +81,10 @@ enum Before {
     LockHeld,
     /// The lock was held by a process that is dead.
     LockOfADead,
+    /// The recursive lock is held by this process, until the victim waits for it.
+    RLockHeld,
+    /// The recursive lock was held, twice, by a process that is dead.
+    RLockOfADead,
     /// A process that is dead held both permits of the semaphore.
     PermitsOfADead,
     /// This process has all permits, until the victim waits for one.
@@ -94,6 +106,12 @@ enum Found {
     OwnerDied,
     /// The lock is held.
     Held,
+    /// The recursive lock is free.
+    RFree,
+    /// The recursive lock can be had, once, and its last owner has died.
+    ROwnerDied,
+    /// The recursive lock is held.
+    RHeld,
     /// So many permits of the semaphore can be had.
     Permits(u32),
     /// What the bounded semaphore has.
@@ -133,6 +151,28 @@ const CASES: &[Case] = &[
     (D::Lock, "lock.taken", 1, B::LockHeld, F::Held, F::OwnerDied),
     (D::Lock, "lock.inherit", 1, B::LockOfADead, F::OwnerDied, F::OwnerDied),
     (D::Lock, "lock.inherited", 1, B::LockOfADead, F::Held, F::OwnerDied),
+
+    (D::LockTwice, "lock.take", 1, B::Nothing, F::RFree, F::RFree),
+    (D::LockTwice, "lock.taken", 1, B::Nothing, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.counted", 1, B::Nothing, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.held", 1, B::Nothing, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.again", 1, B::Nothing, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.deeper", 1, B::Nothing, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.release", 1, B::Nothing, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.shallower", 1, B::Nothing, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.release", 2, B::Nothing, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.left", 1, B::Nothing, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "lock.unlock", 1, B::Nothing, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "lock.unlocked", 1, B::Nothing, F::RFree, F::RFree),
+    (D::LockTwice, "lock.waiting", 1, B::RLockHeld, F::RFree, F::RFree),
+    (D::LockTwice, "lock.taken", 1, B::RLockHeld, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "lock.inherit", 1, B::RLockOfADead, F::ROwnerDied, F::ROwnerDied),
+    (D::LockTwice, "lock.inherited", 1, B::RLockOfADead, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.counted", 1, B::RLockOfADead, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.held", 1, B::RLockOfADead, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.deeper", 1, B::RLockOfADead, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "rlock.left", 1, B::RLockOfADead, F::RHeld, F::ROwnerDied),
+    (D::LockTwice, "lock.unlocked", 1, B::RLockOfADead, F::RFree, F::RFree),
     (D::Lock, "lock.unlock", 1, B::LockOfADead, F::Held, F::OwnerDied),
 
     (D::Permit, "shm.ledger.counted", 1, B::Nothing, F::Permits(1), F::Permits(2)),
@@ -195,6 +235,7 @@ fn run_case((deed, step, pass, before, while_stopped, when_dead): Case, stops: b
     let what = format!("{deed:?} at {step}, pass {pass}, {before:?}, {}", if stops { "stopped" } else { "killed" });
     let shared = Shared {
         lock: Lock::new().expect("a lock"),
+        rlock: RLock::new().expect("a lock"),
         semaphore: Semaphore::new(2).expect("a semaphore"),
         bounded: BoundedSemaphore::new(2).expect("a semaphore"),
         event: Event::new().expect("an event"),
@@ -204,6 +245,7 @@ fn run_case((deed, step, pass, before, while_stopped, when_dead): Case, stops: b
     shared.bounded.acquire().expect("there are two");
 
     let held = (before == B::LockHeld).then(|| shared.lock.lock().expect("it is free"));
+    let recursive = (before == B::RLockHeld).then(|| shared.rlock.lock().expect("it is free"));
     let permits = (before == B::PermitsHeld).then(|| [(); 2].map(|()| shared.semaphore.permit().expect("it is free")));
     let waiter = (before == B::Waiting).then(|| {
         let barrier = shared.barrier.clone();
@@ -211,6 +253,7 @@ fn run_case((deed, step, pass, before, while_stopped, when_dead): Case, stops: b
     });
     match before {
         B::LockOfADead => die_with(|shared| std::mem::forget(shared.lock.lock()), &shared),
+        B::RLockOfADead => die_with(|shared| (0..2).for_each(|_| std::mem::forget(shared.rlock.lock())), &shared),
         B::PermitsOfADead => {
             die_with(|shared| (0..2).for_each(|_| std::mem::forget(shared.semaphore.permit())), &shared)
         }
@@ -222,10 +265,11 @@ fn run_case((deed, step, pass, before, while_stopped, when_dead): Case, stops: b
 
     let action = if stops { "stop" } else { "kill" };
     let mut process = start(&format!("{step}={action}@{pass}"), victim, (deed, shared.clone()));
-    if held.is_some() || permits.is_some() {
+    if held.is_some() || recursive.is_some() || permits.is_some() {
         thread::sleep(Duration::from_millis(20)); // so that it waits: whether it does changes which step comes first, no more
     }
     drop(held);
+    drop(recursive);
     drop(permits);
     if stops {
         until(&what, || is_stopped(process.pid()));
@@ -290,6 +334,16 @@ fn find(
             Err(LockError::TimedOut) => F::Held,
             Err(other) => panic!("{what}: {other}"),
         },
+        F::RFree | F::ROwnerDied | F::RHeld => match shared.rlock.lock_timeout(time(expected != F::RHeld)) {
+            Ok(_guard) => F::RFree,
+            Err(LockError::OwnerDied(once)) => {
+                drop(once);
+                assert!(!shared.rlock.is_locked(), "{what}: it was inherited more than once");
+                F::ROwnerDied
+            }
+            Err(LockError::TimedOut) => F::RHeld,
+            Err(other) => panic!("{what}: {other}"),
+        },
         F::Permits(permits) => {
             let permit = |n| shared.semaphore.permit_timeout(time(n < permits)).expect("usable");
             let all: Vec<_> = (0..3).map_while(permit).collect();
@@ -349,6 +403,11 @@ fn works(shared: &Shared, what: &str) {
         shared.lock.lock_timeout(PATIENCE).or_else(LockError::accept).unwrap_or_else(|error| panic!("{what}: {error}")),
     );
     assert!(matches!(shared.lock.lock_timeout(PATIENCE), Ok(_)), "{what}");
+    let once = shared.rlock.lock_timeout(PATIENCE).or_else(LockError::accept);
+    drop(once.unwrap_or_else(|error| panic!("{what}: {error}")));
+    assert!(!shared.rlock.is_locked(), "{what}: it was had more than once");
+    let twice = [(); 2].map(|()| shared.rlock.lock_timeout(PATIENCE).expect("usable, and nobody died with it"));
+    drop(twice);
     let permits = [(); 2].map(|()| shared.semaphore.permit_timeout(PATIENCE).expect("usable"));
     assert!(permits.iter().all(Option::is_some), "{what}");
     assert!(shared.semaphore.try_permit().expect("usable").is_none(), "{what}: a permit too many");

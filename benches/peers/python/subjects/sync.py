@@ -8,7 +8,14 @@ from subjects.timing import WARM_UP_EACH, median_time, nanoseconds_each, through
 
 
 def lock_uncontended(library, options):
-    lock = library.Lock()
+    return uncontended(library.Lock(), options)
+
+
+def rlock_uncontended(library, options):
+    return uncontended(library.RLock(), options)
+
+
+def uncontended(lock, options):
     acquire, release = lock.acquire, lock.release  # faster than `with`
 
     def run(count):
@@ -108,6 +115,7 @@ def wake_latency(library, options):
 
 CASES = {
     "lock_uncontended": lock_uncontended,
+    "rlock_uncontended": rlock_uncontended,
     "lock_contended2": lock_contended2,
     "semaphore_uncontended": semaphore_uncontended,
     "wake_latency": wake_latency,

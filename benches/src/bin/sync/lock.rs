@@ -73,7 +73,7 @@ pub(crate) fn between_processes(
     start: Start,
 ) -> Result<Answer, Box<dyn Error>> {
     match request.case.as_str() {
-        "sync/lock_uncontended" => uncontended(request, &race.counter),
+        "sync/lock_uncontended" | "sync/rlock_uncontended" => uncontended(request, &race.counter),
         "sync/lock_contended2" => timing::throughput(request, "pairs/s", |count| {
             race.run(count, |race| {
                 let other = start(&|| race.take_part(count));

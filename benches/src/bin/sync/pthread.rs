@@ -1,4 +1,4 @@
-//! The C library's mutex, shared between processes: the normal one and the robust one.
+//! The C library's mutex, shared between processes: the normal one and the robust one; recursive where that is asked for.
 
 use std::{cell::UnsafeCell, error::Error, io, mem::MaybeUninit};
 
@@ -37,13 +37,17 @@ fn run(request: &Request, robustness: libc::c_int) -> Result<Answer, Box<dyn Err
         raw: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
         counter: UnsafeCell::new(0),
     })?)?;
-    race.counter().set_up(robustness)?;
+    let kind = match request.case.as_str() {
+        "sync/rlock_uncontended" => libc::PTHREAD_MUTEX_RECURSIVE,
+        _ => libc::PTHREAD_MUTEX_NORMAL,
+    };
+    race.counter().set_up(robustness, kind)?;
     between_processes(request, &race, other::forked)
 }
 
 impl Mutex {
     /// Makes it what it is to be, once it has its place in shared memory.
-    fn set_up(&self, robustness: libc::c_int) -> io::Result<()> {
+    fn set_up(&self, robustness: libc::c_int, kind: libc::c_int) -> io::Result<()> {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: the place is there to be initialised.
         done(unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) })?;
@@ -53,6 +57,8 @@ impl Mutex {
         done(unsafe { libc::pthread_mutexattr_setpshared(&raw mut attributes, libc::PTHREAD_PROCESS_SHARED) })?;
         // SAFETY: as above.
         done(unsafe { libc::pthread_mutexattr_setrobust(&raw mut attributes, robustness) })?;
+        // SAFETY: as above.
+        done(unsafe { libc::pthread_mutexattr_settype(&raw mut attributes, kind) })?;
         // SAFETY: nobody uses the mutex yet.
         done(unsafe { libc::pthread_mutex_init(self.raw.get(), &raw const attributes) })
     }

@@ -81,6 +81,7 @@ impl LockWord {
     }
 
     /// Who has it.
+    #[inline]
     pub(crate) fn owner(&self) -> Option<Owner> {
         Owner::from_bits(self.0.load(Ordering::Relaxed))
     }

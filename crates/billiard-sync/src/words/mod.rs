@@ -10,6 +10,7 @@ pub(crate) mod copies;
 pub(crate) mod event;
 pub(crate) mod lock;
 pub(crate) mod peers;
+pub(crate) mod rlock;
 pub(crate) mod semaphore;
 
 pub(crate) use peers::{Owner, Peers, Rounds, Wait};

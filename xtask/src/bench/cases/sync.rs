@@ -43,6 +43,24 @@ pub(crate) static CASES: &[Case] = &[
         ],
     ),
     case(
+        "rlock_uncontended",
+        "The same with a lock that its thread might take again.",
+        "ns",
+        Better::Lower,
+        &[
+            Entrant::new(&OURS, 20_000_000, 5_000_000, "RLock, between processes"),
+            Entrant::new(
+                &PTHREAD_ROBUST,
+                20_000_000,
+                5_000_000,
+                "pthread_mutex_t, recursive, process-shared and robust",
+            )
+            .with_aim(1.2),
+            Entrant::new(&PTHREAD, 20_000_000, 5_000_000, "pthread_mutex_t, recursive and process-shared"),
+            Entrant::new(&MULTIPROCESSING, 2_000_000, 500_000, "RLock.acquire and RLock.release"),
+        ],
+    ),
+    case(
         "lock_contended2",
         "How often a second is a lock taken by two, each on a processor of its own, that do nothing but count under it?",
         "pairs/s",
