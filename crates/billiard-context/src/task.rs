@@ -55,6 +55,18 @@ impl Task {
         Ok(Self { function: offset(function as usize)?, call: offset(call as usize)? })
     }
 
+    /// The task as two numbers.
+    #[must_use]
+    pub fn to_words(self) -> [u64; 2] {
+        [self.function, self.call]
+    }
+
+    /// The task of these two numbers, which [`to_words`](Self::to_words) gave.
+    #[must_use]
+    pub fn from_words([function, call]: [u64; 2]) -> Self {
+        Self { function, call }
+    }
+
     /// Calls the function with the argument in `bytes`, whose descriptors are in `received`.
     ///
     /// # Safety

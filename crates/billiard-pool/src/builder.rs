@@ -9,14 +9,18 @@ use crate::{
     pool::{Pool, Shared},
     state::{Config, State},
     supervisor::Supervisor,
+    table::{MAX_SEATS, MAX_SLOTS, Table},
 };
 
 /// How much the workers of a pool are kept apart from each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Isolation {
-    /// Each worker has a private socket pair with the pool and shares no memory with anybody: a worker that runs wild harms its own job alone.
+    /// Jobs wait in memory that the pool and its workers share, and workers take them by themselves: in the common case without a system call. A worker that runs wild and
+    /// overwrites what it shares can make jobs that are in flight lost or wrong. It cannot harm this program's memory, or keep it waiting.
     #[default]
+    Shared,
+    /// Each worker has a private socket pair with the pool and shares no memory with anybody: a worker that runs wild harms its own job alone. Many times slower for small jobs.
     Strict,
 }
 
@@ -30,6 +34,7 @@ pub struct PoolBuilder {
     pub(crate) grace: Duration,
     pub(crate) context: Context,
     pub(crate) isolation: Isolation,
+    pub(crate) max_tasks: Option<u64>,
 }
 
 impl Default for PoolBuilder {
@@ -41,6 +46,7 @@ impl Default for PoolBuilder {
             grace: Duration::from_millis(100),
             context: Context::default(),
             isolation: Isolation::default(),
+            max_tasks: None,
         }
     }
 }
@@ -85,6 +91,12 @@ impl PoolBuilder {
         self
     }
 
+    /// After how many jobs a worker ends, and another takes its place: for work that leaks. A job that failed counts. Without it, workers live as long as the pool.
+    pub fn max_tasks_per_child(mut self, jobs: u64) -> Self {
+        self.max_tasks = Some(jobs);
+        self
+    }
+
     /// Builds the pool. Its workers start at once, beside the caller: jobs may be handed in at once too.
     ///
     /// # Errors
@@ -101,6 +113,14 @@ impl PoolBuilder {
         if self.queue_size == 0 {
             return Err(Error::new(ErrorKind::Configuration, "a pool needs room for at least one job"));
         }
+        if self.max_tasks == Some(0) {
+            return Err(Error::new(ErrorKind::Configuration, "a worker needs to do at least one job"));
+        }
+        let (slots, seats) = (self.queue_size.saturating_add(workers), (2 * workers).saturating_add(8).min(MAX_SEATS));
+        if self.isolation == Isolation::Shared && (slots > MAX_SLOTS || workers > MAX_SEATS - 8) {
+            let message = "a job table has room for 65,536 jobs and 1,016 workers: take fewer, or Isolation::Strict";
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
         if self.context.start_method() == StartMethod::Fork {
             self.context = Context::template()?;
         }
@@ -109,9 +129,17 @@ impl PoolBuilder {
         let poll = mio::Poll::new().map_err(io("the pool's event loop could not be made"))?;
         let waker = mio::Waker::new(poll.registry(), Supervisor::WAKER)
             .map_err(io("the pool's event loop could not be made"))?;
-        let state = State::new(Config { workers, grace: self.grace });
-        let shared = Arc::new(Shared::new(state, waker, &self, workers));
-        let supervisor = Supervisor::new(poll, shared.clone(), self.context);
+        let table =
+            match self.isolation {
+                Isolation::Strict => None,
+                Isolation::Shared => Some(Table::create(slots, seats).map_err(|error| {
+                    Error::new(ErrorKind::Io, "the pool's job table could not be made").because(error)
+                })?),
+            };
+        let config = Config { workers, grace: self.grace, pulled: table.is_some(), max_tasks: self.max_tasks };
+        let shared = Arc::new(Shared::new(State::new(config), waker, &self, workers, table));
+        let supervisor = Supervisor::new(poll, shared.clone(), self.context, self.max_tasks)
+            .map_err(io("the pool's event loop could not be made"))?;
         let thread = thread::Builder::new()
             .name("billiard-pool".into())
             .spawn(move || supervisor.run())

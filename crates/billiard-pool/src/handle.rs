@@ -1,52 +1,87 @@
 //! A job as its caller sees it.
 
 use std::{
+    any::Any,
     fmt,
     future::Future,
     marker::PhantomData,
     pin::Pin,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use billiard_context::{
     Message, RemoteError,
     panics::{Print, catch},
 };
+use billiard_shm::futex::Deadline;
 use billiard_wire::{attachments::Received, codec};
 
 use crate::{
     error::JobError,
     pool::Shared,
     state::{Event, JobId},
+    table::Ticket,
 };
 
 /// What the pool knows of a job that has ended: its value still encoded, or its error.
 pub(crate) type RawOutcome = Result<(Vec<u8>, Received), JobError>;
+
+/// What is made of a job's outcome before its handle is ready: the callbacks have seen it.
+pub(crate) type Callback = Box<dyn FnOnce(RawOutcome) -> Box<dyn Any + Send> + Send>;
 
 /// Where a job's outcome is laid down, once.
 #[derive(Debug, Default)]
 pub(crate) struct Cell {
     slot: Mutex<Slot>,
     ready: Condvar,
+    has_callback: bool,
+}
+
+/// An outcome as it is laid down.
+enum Laid {
+    /// Still encoded.
+    Raw(RawOutcome),
+    /// A `Result<R, JobError>`, which callbacks have seen.
+    Seen(Box<dyn Any + Send>),
 }
 
 #[derive(Default)]
 struct Slot {
-    outcome: Option<RawOutcome>,
+    outcome: Option<Laid>,
+    callback: Option<Callback>,
     /// It was laid down, and may have been taken since.
     is_ready: bool,
     waker: Option<Waker>,
 }
 
 impl Cell {
+    /// One whose outcome is shown to a callback first.
+    pub(crate) fn with_callback(callback: Callback) -> Self {
+        Self {
+            slot: Mutex::new(Slot { callback: Some(callback), ..Slot::default() }),
+            has_callback: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it has to be completed where callbacks run.
+    pub(crate) fn has_callback(&self) -> bool {
+        self.has_callback
+    }
+
     fn slot(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lays the outcome down and wakes who waits for it.
     pub(crate) fn complete(&self, outcome: RawOutcome) {
+        let callback = if self.has_callback { self.slot().callback.take() } else { None };
+        let outcome = match callback {
+            Some(callback) => Laid::Seen(callback(outcome)),
+            None => Laid::Raw(outcome),
+        };
         let waker = {
             let mut slot = self.slot();
             debug_assert!(!slot.is_ready, "a job has one outcome");
@@ -77,12 +112,47 @@ pub struct JobHandle<R> {
     id: JobId,
     cell: Arc<Cell>,
     pool: Arc<Shared>,
+    /// Where it is in the job table, if the pool has one.
+    ticket: Option<Ticket>,
     value: PhantomData<fn() -> R>,
 }
 
 impl<R> JobHandle<R> {
-    pub(crate) fn new(id: JobId, cell: Arc<Cell>, pool: Arc<Shared>) -> Self {
-        Self { id, cell, pool, value: PhantomData }
+    pub(crate) fn new(id: JobId, ticket: Option<Ticket>, cell: Arc<Cell>, pool: Arc<Shared>) -> Self {
+        Self { id, cell, pool, ticket, value: PhantomData }
+    }
+
+    /// Whether its outcome is in the cell; it is brought there if it lies in the table.
+    fn settle(&self) -> bool {
+        if let Some(ticket) = self.ticket {
+            self.pool.collect(ticket, &self.cell);
+        }
+        self.cell.slot().is_ready
+    }
+
+    /// Waits until the outcome is in the cell, but no longer than until `deadline`; whether it is.
+    fn wait_until(&self, deadline: Option<Deadline>) -> bool {
+        if let Some(ticket) = self.ticket {
+            while self.pool.wait(ticket, &self.cell, deadline) {
+                if deadline.is_some_and(Deadline::has_passed) {
+                    return self.settle();
+                }
+            }
+        }
+        // From here on it is on its way.
+        let mut slot = self.cell.slot();
+        while !slot.is_ready {
+            let Some(deadline) = deadline else {
+                slot = self.cell.ready.wait(slot).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            if deadline.has_passed() {
+                return false;
+            }
+            let left = deadline.remaining();
+            slot = self.cell.ready.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 
     /// A number that no other job of this pool has or will have.
@@ -94,52 +164,40 @@ impl<R> JobHandle<R> {
     /// Whether it has ended.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.pool.is_here().is_ok() && self.cell.slot().is_ready
+        self.pool.is_here().is_ok() && self.settle()
     }
 
     /// Waits until it has ended. In a copy of the pool's process there is nothing to wait for: it returns at once.
     pub fn wait(&self) {
-        if self.pool.is_here().is_err() {
-            return;
+        if self.pool.is_here().is_ok() {
+            self.wait_until(None);
         }
-        let slot = self.cell.slot();
-        let wait = self.cell.ready.wait_while(slot, |slot| !slot.is_ready);
-        drop(wait.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Waits until it has ended, but no longer than `timeout`; whether it has.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        let Some(deadline) = Instant::now().checked_add(timeout) else {
-            self.wait();
-            return true;
-        };
-        if self.pool.is_here().is_err() {
-            return false;
-        }
-        let mut slot = self.cell.slot();
-        while !slot.is_ready {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            slot = self.cell.ready.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        self.pool.is_here().is_ok() && self.wait_until(Some(Deadline::after(timeout)))
     }
 
     /// Cancels it if it has not begun; whether it did. It then ends as [`JobError::Cancelled`], and no worker ends for it.
     ///
     /// A job has begun once it was given to a worker.
     pub fn cancel(&self) -> bool {
-        self.pool.ask(Event::Cancel(self.id))
+        match self.ticket {
+            Some(ticket) => self.pool.stop(ticket, JobError::Cancelled, false),
+            None => self.pool.ask(Event::Cancel(self.id)),
+        }
     }
 
     /// Ends it, begun or not, as [`JobError::Terminated`]; false when it had ended already.
     ///
     /// If it has begun, its worker ends (SIGTERM, and SIGKILL after the pool's grace time) and another takes its place.
     pub fn terminate(&self) -> bool {
-        self.pool.ask(Event::TerminateJob(self.id))
+        match self.ticket {
+            Some(ticket) => self.pool.stop(ticket, JobError::Terminated, true),
+            None => self.pool.ask(Event::TerminateJob(self.id)),
+        }
     }
 }
 
@@ -160,6 +218,9 @@ impl<R: Message> JobHandle<R> {
 
     /// The job's value if it has ended; `None` when it has not, or when the value was taken before.
     pub fn try_get(&mut self) -> Option<Result<R, JobError>> {
+        if self.pool.is_here().is_ok() {
+            self.settle();
+        }
         self.take()
     }
 
@@ -168,8 +229,16 @@ impl<R: Message> JobHandle<R> {
             return Some(Err(forked.into()));
         }
         let outcome = self.cell.slot().outcome.take()?;
-        Some(outcome.and_then(|(bytes, mut received)| decode(&bytes, &mut received)))
+        Some(match outcome {
+            Laid::Raw(outcome) => decode_outcome(outcome),
+            Laid::Seen(value) => *value.downcast().expect("the callback was made for this type"),
+        })
     }
+}
+
+/// The outcome with its value decoded.
+pub(crate) fn decode_outcome<R: Message>(outcome: RawOutcome) -> Result<R, JobError> {
+    outcome.and_then(|(bytes, mut received)| decode(&bytes, &mut received))
 }
 
 /// In the thread that asks for the value: decoding runs code of the user's types.
@@ -188,14 +257,19 @@ impl<R: Message> Future for JobHandle<R> {
     ///
     /// When the value was taken before.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.pool.is_here().is_ok() {
+        if self.pool.is_here().is_ok() && !self.settle() {
             let mut slot = self.cell.slot();
             if !slot.is_ready {
                 match &mut slot.waker {
                     Some(waker) => waker.clone_from(context.waker()),
                     waker => *waker = Some(context.waker().clone()),
                 }
-                return Poll::Pending;
+                drop(slot);
+                let Some(ticket) = self.ticket else { return Poll::Pending };
+                self.pool.supervise(ticket);
+                if !self.settle() {
+                    return Poll::Pending;
+                }
             }
         }
         Poll::Ready(self.take().expect("a handle is not polled after it has given its value"))

@@ -35,21 +35,39 @@
 //! let _ = pool.apply(|n: u32| n * factor, 14);
 //! ```
 
+#[cfg(not(loom))]
 mod builder;
+#[cfg(not(loom))]
 mod error;
+#[cfg(not(loom))]
 mod feed;
+#[cfg(not(loom))]
 mod handle;
+#[cfg(not(loom))]
 mod message;
+#[cfg(not(loom))]
 mod pool;
+#[cfg(not(loom))]
 mod state;
+#[cfg(not(loom))]
 mod supervisor;
+#[cfg(not(loom))]
 mod sys;
+#[cfg_attr(loom, allow(dead_code, reason = "its users are not there under loom"))]
+mod table;
+#[cfg(not(loom))]
 mod worker;
 
+#[cfg(not(loom))]
 pub use billiard_context::{Context, ExitStatus, Fd, Message, Panic, RemoteError, ResourceUsage, init, init_for_tests};
 
+#[cfg(not(loom))]
 pub use builder::{Isolation, PoolBuilder};
+#[cfg(not(loom))]
 pub use error::{Error, ErrorKind, JobError, SubmitError, WorkerLost};
+#[cfg(not(loom))]
 pub use feed::ImapUnordered;
+#[cfg(not(loom))]
 pub use handle::JobHandle;
+#[cfg(not(loom))]
 pub use pool::{JobBuilder, Pool};

@@ -12,6 +12,7 @@ use std::{
 
 use billiard_connection::FrameWriter;
 use billiard_context::{Message, RemoteError, task::Task};
+use billiard_shm::futex::Deadline;
 use billiard_wire::{
     codec,
     generation::{Forked, Generation},
@@ -21,9 +22,10 @@ use crate::{
     builder::PoolBuilder,
     error::{Error, ErrorKind, JobError, SubmitError},
     feed::{ImapUnordered, map},
-    handle::{Cell, JobHandle, RawOutcome},
+    handle::{Callback, Cell, JobHandle, RawOutcome, decode_outcome},
     message::ToWorker,
     state::{Action, Effects, Event, JobId, State, Verdict},
+    table::{Ended, Look, NewJob, Refused, Stopped, Table, Ticket},
 };
 
 /// A pool of worker processes.
@@ -69,6 +71,8 @@ pub(crate) struct Shared {
     queue_size: usize,
     default_limit: Option<Duration>,
     workers: usize,
+    /// Where jobs are, under `Isolation::Shared`.
+    table: Option<Table>,
 }
 
 pub(crate) struct Inner {
@@ -81,6 +85,8 @@ pub(crate) struct Inner {
     waiting: usize,
     /// Why the last worker could not be started.
     start_failure: Option<RemoteError>,
+    /// Jobs with callbacks that have ended in another thread than the supervisor's, where callbacks run.
+    late: Vec<Ended>,
 }
 
 /// A job that has not ended.
@@ -102,9 +108,22 @@ pub(crate) enum Arrival {
 }
 
 impl Shared {
-    pub(crate) fn new(state: State, waker: mio::Waker, builder: &PoolBuilder, workers: usize) -> Self {
-        let inner =
-            Inner { state, jobs: HashMap::new(), next_job: 0, actions: Vec::new(), waiting: 0, start_failure: None };
+    pub(crate) fn new(
+        state: State,
+        waker: mio::Waker,
+        builder: &PoolBuilder,
+        workers: usize,
+        table: Option<Table>,
+    ) -> Self {
+        let inner = Inner {
+            state,
+            jobs: HashMap::new(),
+            next_job: 0,
+            actions: Vec::new(),
+            waiting: 0,
+            start_failure: None,
+            late: Vec::new(),
+        };
         Self {
             generation: Generation::current(),
             inner: Mutex::new(inner),
@@ -115,6 +134,7 @@ impl Shared {
             queue_size: builder.queue_size,
             default_limit: builder.timeout,
             workers,
+            table,
         }
     }
 
@@ -144,37 +164,139 @@ impl Shared {
     }
 
     fn decide(&self, mut inner: MutexGuard<'_, Inner>, event: Event, mut arrival: Arrival, wake: bool) -> bool {
-        let Effects { verdicts, actions } = inner.state.handle(event, self.now());
+        if let Some(table) = &self.table {
+            inner.state.set_pulled(table.in_flight());
+        }
+        let Effects { verdicts, actions, everything } = inner.state.handle(event, self.now());
         let wake = wake && inner.actions.is_empty() && !actions.is_empty();
         inner.actions.extend(actions);
         // A caller's event gives its own job a verdict, or nobody.
         let unwanted = event.unwanted_job();
         let ended_it = unwanted.is_some() && verdicts.iter().any(|&(job, _)| Some(job) == unwanted);
         let mut ended = Vec::with_capacity(verdicts.len());
+        if let Some(table) = &self.table {
+            if event == Event::Close {
+                table.close();
+            }
+            if let Some(verdict) = everything {
+                let why = || inner.error_of(verdict);
+                table.end_all(why, &mut ended);
+            }
+        }
         for (job, verdict) in verdicts {
             if let Some(record) = inner.jobs.remove(&job) {
                 let outcome = match (verdict, std::mem::replace(&mut arrival, Arrival::None)) {
                     (Verdict::Done, Arrival::Outcome(outcome)) => outcome,
                     (Verdict::Lost, Arrival::Lost(lost)) => Err(JobError::WorkerLost(Box::new(lost))),
-                    (Verdict::TimeLimit(limit), _) => Err(JobError::TimeLimitExceeded(limit)),
-                    (Verdict::Cancelled, _) => Err(JobError::Cancelled),
-                    (Verdict::PoolFailed, _) => Err(JobError::PoolFailed(inner.failure())),
-                    (Verdict::Terminated | Verdict::Done | Verdict::Lost, _) => Err(JobError::Terminated),
+                    (verdict, _) => Err(inner.error_of(verdict)),
                 };
-                ended.push((record, outcome));
+                ended.push(Ended { cell: record.cell, outcome });
             }
         }
         if inner.waiting > 0 && (inner.state.queued() < self.queue_size || !inner.state.is_running()) {
             self.room.notify_all();
         }
+        let wake = self.put_off(&mut inner, &mut ended) || wake;
         drop(inner);
         if wake {
             self.wake();
         }
-        for (record, outcome) in ended {
-            record.cell.complete(outcome);
-        }
+        self.finish(ended);
         ended_it
+    }
+
+    /// Leaves those with callbacks to the supervisor; whether there are any.
+    fn put_off(&self, inner: &mut Inner, ended: &mut Vec<Ended>) -> bool {
+        if self.is_supervisor() || !ended.iter().any(|ended| ended.cell.has_callback()) {
+            return false;
+        }
+        let (late, now) = std::mem::take(ended).into_iter().partition(|ended| ended.cell.has_callback());
+        inner.late.extend::<Vec<_>>(late);
+        *ended = now;
+        true
+    }
+
+    /// Tells the handles. No lock is held: what wakes may run anything.
+    pub(crate) fn finish(&self, ended: impl IntoIterator<Item = Ended>) {
+        for Ended { cell, outcome } in ended {
+            cell.complete(outcome);
+        }
+    }
+
+    /// The job table, if the pool has one.
+    pub(crate) fn table(&self) -> Option<&Table> {
+        self.table.as_ref()
+    }
+
+    /// Brings a job's outcome out of the table into its cell, if it is there.
+    pub(crate) fn collect(&self, ticket: Ticket, cell: &Cell) {
+        if let Some(table) = &self.table
+            && table.look(ticket) == Look::Done
+            && !cell.has_callback()
+        {
+            self.finish(table.collect(ticket));
+        }
+    }
+
+    /// Waits a while for a job in the table; false when its outcome is in its cell, or on the way there.
+    pub(crate) fn wait(&self, ticket: Ticket, cell: &Cell, deadline: Option<Deadline>) -> bool {
+        let Some(table) = &self.table else { return false };
+        if cell.has_callback() {
+            return false; // the supervisor brings it
+        }
+        match table.look(ticket) {
+            Look::Gone => return false,
+            Look::Pending => table.wait(ticket, deadline),
+            Look::Done => {}
+        }
+        if table.look(ticket) != Look::Done {
+            return true;
+        }
+        match table.collect(ticket) {
+            Some(ended) => self.finish([ended]),
+            // Somebody else has it; or a part of it comes by mail, which the supervisor brings.
+            None => self.supervise(ticket),
+        }
+        false
+    }
+
+    /// Has the supervisor bring a job's outcome.
+    pub(crate) fn supervise(&self, ticket: Ticket) {
+        if let Some(table) = &self.table {
+            table.supervise(ticket);
+        }
+    }
+
+    /// Ends a job in the table, begun or not; whether it has ended by it.
+    pub(crate) fn stop(&self, ticket: Ticket, why: JobError, begun_too: bool) -> bool {
+        let Some(table) = &self.table else { return false };
+        if self.is_here().is_err() {
+            return false;
+        }
+        // Locked first: the supervisor does not end before what is put off is done.
+        let mut inner = self.inner();
+        let (ended, doomed) = match table.stop(ticket, why, begun_too) {
+            Stopped::Before(ended) => (ended, None),
+            Stopped::During(ended, worker) => (ended, Some(worker)),
+            Stopped::No => return false,
+        };
+        let mut ended = vec![ended];
+        let late = self.put_off(&mut inner, &mut ended);
+        let closing = !inner.state.is_running();
+        drop(inner);
+        self.finish(ended);
+        table.give_room();
+        if let Some(worker) = doomed {
+            self.ask(Event::Doomed(worker));
+        } else if late || closing {
+            self.wake();
+        }
+        true
+    }
+
+    /// What has ended elsewhere, and has callbacks.
+    pub(crate) fn take_late(&self) -> Vec<Ended> {
+        std::mem::take(&mut self.inner().late)
     }
 
     /// Says that this thread is the supervisor.
@@ -196,7 +318,10 @@ impl Shared {
     pub(crate) fn take_actions(&self, actions: &mut Vec<Action>) -> Option<Option<Duration>> {
         let mut inner = self.inner();
         actions.append(&mut inner.actions);
-        if inner.state.is_over() && actions.is_empty() {
+        if let Some(table) = &self.table {
+            inner.state.set_pulled(table.in_flight());
+        }
+        if inner.state.is_over() && actions.is_empty() && inner.late.is_empty() {
             return None;
         }
         Some(inner.state.next_deadline().map(|due| due.saturating_sub(self.now())))
@@ -221,9 +346,7 @@ impl Shared {
 
     fn submit<A: Message, R: Message>(
         self: &Arc<Self>,
-        function: fn(A) -> R,
-        argument: A,
-        limit: Option<Duration>,
+        JobBuilder { pool: _, function, argument, limit, callbacks, result: _ }: JobBuilder<'_, A, R>,
         wait: bool,
     ) -> Result<JobHandle<R>, SubmitError<A>> {
         if let Err(forked) = self.is_here() {
@@ -236,9 +359,27 @@ impl Shared {
             Ok(ready) => ready,
             Err(error) => return Err(SubmitError::new(argument, error)),
         };
-        let mut inner = self.inner();
-        // On the supervisor's own thread, where wakers of futures run, nothing may wait: nobody else would make room.
+        let cell = Arc::new(match callbacks.is_empty() {
+            true => Cell::default(),
+            false => Cell::with_callback(callbacks.into_callback()),
+        });
+        let limit = limit.or(self.default_limit);
+        // On the supervisor's own thread, where wakers of futures and callbacks run, nothing may wait: nobody else would make room.
         let wait = wait && !self.is_supervisor();
+        if let Some(table) = &self.table {
+            let (bytes, attachments) = encoded.into_parts();
+            let supervised = cell.has_callback();
+            let new = NewJob { task, argument: bytes, attachments, limit, cell: cell.clone(), supervised };
+            return match self.submit_to(table, new, wait) {
+                Ok(ticket) => Ok(JobHandle::new(JobId(ticket.job), Some(ticket), cell, self.clone())),
+                Err(Refused::Full) => Err(SubmitError::new(argument, JobError::Full)),
+                Err(Refused::Closed) => {
+                    let error = self.inner().refusal();
+                    Err(SubmitError::new(argument, error))
+                }
+            };
+        }
+        let mut inner = self.inner();
         while inner.state.is_running() && inner.state.queued() >= self.queue_size {
             if !wait {
                 drop(inner);
@@ -255,29 +396,70 @@ impl Shared {
         }
         let id = JobId(inner.next_job);
         inner.next_job += 1;
-        let cell = Arc::new(Cell::default());
         let (bytes, mut attachments) = encoded.into_parts();
         let prefix = codec::encode_after(&ToWorker { job: id, task }, &mut attachments).expect("numbers encode");
         let frame = Some(FrameWriter::typed(&prefix, bytes, attachments));
         inner.jobs.insert(id, Record { cell: cell.clone(), frame });
-        self.decide(inner, Event::Submitted(id, limit.or(self.default_limit)), Arrival::None, true);
-        Ok(JobHandle::new(id, cell, self.clone()))
+        self.decide(inner, Event::Submitted(id, limit), Arrival::None, true);
+        Ok(JobHandle::new(id, None, cell, self.clone()))
+    }
+
+    fn submit_to(&self, table: &Table, new: NewJob, wait: bool) -> Result<Ticket, Refused> {
+        let mut new = Some(new);
+        let mut ended = Vec::new();
+        let mut is_announced = false;
+        loop {
+            let submitted = table.submit(&mut new, &mut ended);
+            self.finish(ended.drain(..));
+            match submitted {
+                Ok((ticket, wake)) => {
+                    if wake {
+                        self.wake();
+                    }
+                    return Ok(ticket);
+                }
+                Err(Refused::Full) if wait && is_announced => {
+                    table.wait_room();
+                    is_announced = false;
+                }
+                Err(Refused::Full) if wait => {
+                    table.want_room();
+                    is_announced = true; // and once more: somebody may have made room before
+                }
+                Err(refused) => return Err(refused),
+            }
+        }
     }
 
     /// Ends every job that has not ended, since nobody is left who could.
     pub(crate) fn abandon(&self) {
         // Should the state itself have failed, the handles do not depend on it.
         let _ = catch_unwind(AssertUnwindSafe(|| self.tell(Event::Terminate, Arrival::None)));
-        let records: Vec<_> = self.inner().jobs.drain().collect();
-        for (_, record) in records {
-            record.cell.complete(Err(JobError::Terminated));
+        let mut ended = self.take_late();
+        if let Some(table) = &self.table {
+            table.end_all(|| JobError::Terminated, &mut ended);
         }
+        let records: Vec<_> = self.inner().jobs.drain().collect();
+        ended.extend(
+            records.into_iter().map(|(_, record)| Ended { cell: record.cell, outcome: Err(JobError::Terminated) }),
+        );
+        self.finish(ended);
     }
 }
 
 impl Inner {
     fn failure(&self) -> RemoteError {
         self.start_failure.clone().unwrap_or_else(|| RemoteError::msg("its workers end before they are ready"))
+    }
+
+    /// What a verdict that is no result is called.
+    fn error_of(&self, verdict: Verdict) -> JobError {
+        match verdict {
+            Verdict::TimeLimit(limit) => JobError::TimeLimitExceeded(limit),
+            Verdict::Cancelled => JobError::Cancelled,
+            Verdict::PoolFailed => JobError::PoolFailed(self.failure()),
+            Verdict::Terminated | Verdict::Done | Verdict::Lost => JobError::Terminated,
+        }
     }
 
     fn refusal(&self) -> JobError {
@@ -329,7 +511,7 @@ impl Pool {
 
     /// A job with options of its own.
     pub fn job<A: Message, R: Message>(&self, function: fn(A) -> R, argument: A) -> JobBuilder<'_, A, R> {
-        JobBuilder { pool: self, function, argument, limit: None, result: PhantomData }
+        JobBuilder { pool: self, function, argument, limit: None, callbacks: Callbacks::default(), result: PhantomData }
     }
 
     /// Calls `function` with each item, in many workers at once, and waits for all values, in the order of the items.
@@ -440,7 +622,7 @@ impl fmt::Debug for Pool {
         f.debug_struct("Pool")
             .field("workers", &self.shared.workers)
             .field("ready_workers", &inner.state.ready_workers())
-            .field("jobs", &inner.jobs.len())
+            .field("jobs", &self.shared.table.as_ref().map_or(inner.jobs.len(), Table::in_flight))
             .field("queued", &inner.state.queued())
             .finish_non_exhaustive()
     }
@@ -459,6 +641,7 @@ pub struct JobBuilder<'p, A, R> {
     function: fn(A) -> R,
     argument: A,
     limit: Option<Duration>,
+    callbacks: Callbacks<R>,
     result: PhantomData<fn() -> R>,
 }
 
@@ -469,13 +652,28 @@ impl<A: Message, R: Message> JobBuilder<'_, A, R> {
         self
     }
 
+    /// Called with its value when it has one, before its handle is ready.
+    ///
+    /// Callbacks run one after the other on the pool's own thread, where nothing may wait: they hand longer work to somebody else. Handing in a job from one is
+    /// allowed; where the queue is full, that is an error. One that panics harms nobody: the panic is printed, and the value is there.
+    pub fn on_success(mut self, callback: impl FnOnce(&R) + Send + 'static) -> Self {
+        self.callbacks.success = Some(Box::new(callback));
+        self
+    }
+
+    /// Called with the reason when it has no value, before its handle is ready; otherwise as [`on_success`](Self::on_success).
+    pub fn on_error(mut self, callback: impl FnOnce(&JobError) + Send + 'static) -> Self {
+        self.callbacks.error = Some(Box::new(callback));
+        self
+    }
+
     /// Hands it in. Waits only while the queue is full.
     ///
     /// # Errors
     ///
     /// As [`Pool::apply_async`].
     pub fn submit(self) -> Result<JobHandle<R>, SubmitError<A>> {
-        self.pool.shared.submit(self.function, self.argument, self.limit, true)
+        self.pool.shared.submit(self, true)
     }
 
     /// Hands it in without waiting.
@@ -484,12 +682,46 @@ impl<A: Message, R: Message> JobBuilder<'_, A, R> {
     ///
     /// As [`Pool::apply_async`]; [`SubmitError::is_full`] when the queue is full.
     pub fn try_submit(self) -> Result<JobHandle<R>, SubmitError<A>> {
-        self.pool.shared.submit(self.function, self.argument, self.limit, false)
+        self.pool.shared.submit(self, false)
     }
 }
 
 impl<A, R> fmt::Debug for JobBuilder<'_, A, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobBuilder").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// What a caller wants to be told.
+struct Callbacks<R> {
+    success: Option<Seer<R>>,
+    error: Option<Seer<JobError>>,
+}
+
+type Seer<T> = Box<dyn FnOnce(&T) + Send>;
+
+impl<R> Default for Callbacks<R> {
+    fn default() -> Self {
+        Self { success: None, error: None }
+    }
+}
+
+impl<R: Message> Callbacks<R> {
+    fn is_empty(&self) -> bool {
+        self.success.is_none() && self.error.is_none()
+    }
+
+    /// Decodes the value, once; shows it, or the error; and keeps it for the handle.
+    fn into_callback(self) -> Callback {
+        Box::new(move |outcome| {
+            let outcome: Result<R, JobError> = decode_outcome(outcome);
+            // What it does is not this thread's affair; a panic was printed.
+            let _ = catch_unwind(AssertUnwindSafe(|| match (&outcome, self.success, self.error) {
+                (Ok(value), Some(success), _) => success(value),
+                (Err(why), _, Some(error)) => error(why),
+                _ => {}
+            }));
+            Box::new(outcome)
+        })
     }
 }

@@ -45,6 +45,8 @@ pub(crate) enum Event {
     Tick,
     /// No more jobs will come.
     Close,
+    /// A job was taken from that worker, in the table: it is to end.
+    Doomed(WorkerId),
     /// Everything is to end now.
     Terminate,
 }
@@ -105,6 +107,8 @@ pub(crate) enum Action {
 pub(crate) struct Effects {
     pub(crate) verdicts: Vec<(JobId, Verdict)>,
     pub(crate) actions: Vec<Action>,
+    /// How every job in the table ends.
+    pub(crate) everything: Option<Verdict>,
 }
 
 /// What the pool was built with.
@@ -114,6 +118,10 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     /// How long a worker has between TERM and KILL.
     pub(crate) grace: Duration,
+    /// Jobs are in a table, out of which workers take them: which worker has which is not known here.
+    pub(crate) pulled: bool,
+    /// After how many jobs a worker leaves; where jobs are pulled it does so by itself.
+    pub(crate) max_tasks: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +165,10 @@ pub(crate) struct State {
     phase: Phase,
     jobs: HashMap<JobId, Job>,
     queue: BTreeSet<JobId>,
+    /// Jobs in the table.
+    pulled: usize,
+    /// Jobs that a worker has done, where that is counted.
+    tasks: HashMap<WorkerId, u64>,
     workers: BTreeMap<WorkerId, Stage>,
     /// The worker that was busy last comes first: its caches are warm.
     idle: Vec<WorkerId>,
@@ -186,6 +198,8 @@ impl State {
             phase: Phase::Running,
             jobs: HashMap::new(),
             queue: BTreeSet::new(),
+            pulled: 0,
+            tasks: HashMap::new(),
             workers: BTreeMap::new(),
             idle: Vec::new(),
             timers: BTreeSet::new(),
@@ -199,6 +213,11 @@ impl State {
     /// Jobs that were not sent to a worker yet.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// So many jobs are in the table.
+    pub(crate) fn set_pulled(&mut self, jobs: usize) {
+        self.pulled = jobs;
     }
 
     /// Whether jobs are accepted.
@@ -223,7 +242,7 @@ impl State {
 
     /// Whether all is over: no job, no worker, and none will come.
     pub(crate) fn is_over(&self) -> bool {
-        self.phase != Phase::Running && self.jobs.is_empty() && self.workers.is_empty()
+        self.phase != Phase::Running && self.jobs.is_empty() && self.pulled == 0 && self.workers.is_empty()
     }
 
     /// When a [`Tick`](Event::Tick) is due.
@@ -249,7 +268,7 @@ impl State {
             },
             Event::StartFailed(worker) => self.gone(worker, Begun::No, now, &mut effects),
             Event::Up(worker) => self.up(worker),
-            Event::Finished(worker, job) => self.finished(worker, job, &mut effects),
+            Event::Finished(worker, job) => self.finished(worker, job, now, &mut effects),
             Event::Gone(worker, begun) => self.gone(worker, begun, now, &mut effects),
             Event::Broken(worker) => self.broken(worker, &mut effects),
             // Only here: what has come by then is told before, so that a result that is there beats a limit.
@@ -257,6 +276,11 @@ impl State {
             Event::Close => {
                 if self.phase == Phase::Running {
                     self.phase = Phase::Closing;
+                }
+            }
+            Event::Doomed(worker) => {
+                if self.workers.get(&worker) == Some(&Stage::Idle) {
+                    self.end_worker(worker, now, &mut effects);
                 }
             }
             Event::Terminate => self.end(Phase::Ending, Verdict::Terminated, now, &mut effects),
@@ -308,15 +332,39 @@ impl State {
         }
     }
 
-    fn finished(&mut self, worker: WorkerId, job: JobId, effects: &mut Effects) {
+    fn finished(&mut self, worker: WorkerId, job: JobId, now: Time, effects: &mut Effects) {
         match self.workers.get(&worker) {
             Some(Stage::Busy { job: its, .. }) if *its == job => {
-                self.take_job(worker, Stage::Idle);
-                self.idle.push(worker);
                 self.resolve(job, Verdict::Done, effects);
+                if self.has_done_enough(worker) {
+                    self.take_job(worker, Stage::Leaving);
+                    effects.actions.push(Action::Leave(worker));
+                    self.timers.insert((now.saturating_add(Self::LEAVE), Timer::Grace(worker)));
+                } else {
+                    self.take_job(worker, Stage::Idle);
+                    self.idle.push(worker);
+                }
             }
             Some(Stage::Leaving) | None => {} // decided before
             Some(_) => self.broken(worker, effects),
+        }
+    }
+
+    /// Counts a job that a worker has done; whether that was its last.
+    fn has_done_enough(&mut self, worker: WorkerId) -> bool {
+        let Some(most) = self.config.max_tasks else { return false };
+        let done = self.tasks.entry(worker).or_default();
+        *done += 1;
+        *done >= most
+    }
+
+    /// Ends a worker.
+    fn end_worker(&mut self, worker: WorkerId, now: Time, effects: &mut Effects) {
+        if let Some(stage) = self.workers.get_mut(&worker) {
+            *stage = Stage::Leaving;
+            self.idle.retain(|&idle| idle != worker);
+            effects.actions.push(Action::Terminate(worker));
+            self.timers.insert((now.saturating_add(self.config.grace), Timer::Grace(worker)));
         }
     }
 
@@ -324,8 +372,7 @@ impl State {
     fn doom(&mut self, worker: WorkerId, verdict: Verdict, now: Time, effects: &mut Effects) {
         if let Some(job) = self.take_job(worker, Stage::Leaving) {
             self.resolve(job, verdict, effects);
-            effects.actions.push(Action::Terminate(worker));
-            self.timers.insert((now.saturating_add(self.config.grace), Timer::Grace(worker)));
+            self.end_worker(worker, now, effects);
         }
     }
 
@@ -355,6 +402,7 @@ impl State {
             }
         }
         self.idle.retain(|&idle| idle != worker);
+        self.tasks.remove(&worker);
         if let Some(Stage::Starting) = self.workers.remove(&worker) {
             if self.failures == 0 {
                 self.failing_since = now;
@@ -382,7 +430,13 @@ impl State {
                 self.timers.insert((now.saturating_add(self.config.grace), Timer::Grace(worker)));
             }
             self.doom(worker, verdict, now, effects);
+            // It may have a job out of the table.
+            if stage == Stage::Idle && self.config.pulled {
+                self.end_worker(worker, now, effects);
+            }
         }
+        self.pulled = 0;
+        effects.everything = self.config.pulled.then_some(verdict);
         let mut queued: Vec<_> = self.queue.iter().copied().collect();
         queued.drain(..).for_each(|job| self.resolve(job, verdict, effects));
     }
@@ -431,7 +485,7 @@ impl State {
 
     /// Lets workers leave that will get no job any more.
     fn let_go(&mut self, now: Time, effects: &mut Effects) {
-        if self.phase == Phase::Running || !self.queue.is_empty() {
+        if self.phase == Phase::Running || !self.queue.is_empty() || self.pulled > 0 {
             return;
         }
         let grace = if self.phase == Phase::Closing { Self::LEAVE } else { self.config.grace };
@@ -449,7 +503,7 @@ impl State {
     fn refill(&mut self, now: Time, effects: &mut Effects) {
         let wanted = match self.phase {
             Phase::Running => self.config.workers,
-            Phase::Closing => self.config.workers.min(self.jobs.len()),
+            Phase::Closing => self.config.workers.min(self.jobs.len() + self.pulled),
             Phase::Ending | Phase::Failed => 0,
         };
         if self.workers.len() >= wanted {

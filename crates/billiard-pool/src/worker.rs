@@ -1,4 +1,4 @@
-//! The worker's side: receive a job, run it, send its result, for as long as there is a pool.
+//! The worker's side: take a job, run it, give its result, for as long as there is a pool.
 
 use billiard_connection::{Connection, FrameReader, FrameWriter, Mode};
 use billiard_context::{
@@ -15,13 +15,13 @@ use crate::{
     message::{Failure, FromWorker, ToWorker},
     state::JobId,
     sys,
+    table::{Claim, Desk, DeskSent, Found, MAX_RESULT, Output},
 };
 
-/// What a worker process runs. It ends when the pool closes its end, or says something that it does not understand.
-pub(crate) fn main(pool: Connection) {
-    sys::ignore_interrupts();
-    fault::point("worker.start");
-    if pool.send(&FromWorker::Up).is_err() {
+/// What a worker process runs under `Isolation::Strict`: jobs come over its socket, one at a time. It ends when the pool closes its end, or says something
+/// that it does not understand.
+pub(crate) fn strict(pool: Connection) {
+    if !begin(&pool) {
         return;
     }
     let mut reader = FrameReader::new();
@@ -36,31 +36,134 @@ pub(crate) fn main(pool: Connection) {
             Err(error) => Outcome::BadArgument(error.into()),
         };
         fault::point("worker.publish");
-        if publish(&pool, job, outcome).is_err() {
+        if send(&pool, job, outcome).is_err() {
             return;
         }
         fault::point("worker.published");
     }
 }
 
+/// What it runs under `Isolation::Shared`: it takes jobs out of the table. It ends when it is told to, or when a job has been taken from it: the pool has decided
+/// that it is to end, and a signal is on its way.
+pub(crate) fn shared((pool, desk): (Connection, DeskSent)) {
+    let Ok(desk) = desk.open() else { return };
+    if !begin(&pool) {
+        return;
+    }
+    let mut reader = FrameReader::new();
+    let mut tasks = 0;
+    while let Found::Job(claim) = desk.next() {
+        fault::point("worker.claimed");
+        if !work(&pool, &mut reader, &desk, claim) {
+            return;
+        }
+        tasks += 1;
+        if desk.max_tasks.is_some_and(|most| tasks >= most) {
+            return;
+        }
+    }
+}
+
+fn begin(pool: &Connection) -> bool {
+    sys::ignore_interrupts();
+    fault::point("worker.start");
+    pool.send(&FromWorker::Up).is_ok()
+}
+
+/// One job out of the table; false when that was the last.
+fn work(pool: &Connection, reader: &mut FrameReader, desk: &Desk, claim: Claim) -> bool {
+    let Some(input) = desk.input(claim) else { return false };
+    if input.has_limit {
+        desk.accept(claim);
+    }
+    let outcome = match input.argument {
+        Some(argument) => {
+            fault::point("worker.run");
+            run(input.task, &argument, Received::default())
+        }
+        None => {
+            desk.ring();
+            fault::point("worker.mail");
+            let Ok(Some(frame)) = reader.read(pool, Mode::Wait) else { return false };
+            match frame.head::<ToWorker>() {
+                Ok(head) if head.job.0 == input.job => {}
+                _ => return false,
+            }
+            match frame.decode_prefix::<ToWorker>() {
+                Ok((_, argument, received)) => {
+                    fault::point("worker.run");
+                    run(input.task, &argument, received)
+                }
+                Err(error) => Outcome::BadArgument(error.into()),
+            }
+        }
+    };
+    fault::point("worker.publish");
+    let output = match fit(outcome) {
+        Ok(output) => output,
+        Err(outcome) => {
+            if send(pool, JobId(input.job), outcome).is_err() {
+                return false;
+            }
+            fault::point("worker.sent");
+            Output::Mail
+        }
+    };
+    if desk.lay_down(claim, input.job, &output).is_err() {
+        return false;
+    }
+    fault::point("worker.laid_down");
+    let published = desk.publish(claim);
+    fault::point("worker.published");
+    if published {
+        desk.announce(claim);
+        fault::point("worker.announced");
+    }
+    published
+}
+
+/// What fits into an output record; the outcome itself where it does not.
+fn fit(outcome: Outcome) -> Result<Output, Outcome> {
+    match outcome {
+        Outcome::Returned(bytes, attachments) if bytes.len() <= MAX_RESULT && attachments.is_empty() => {
+            Ok(Output::Value(bytes))
+        }
+        Outcome::Returned(..) => Err(outcome),
+        failed => {
+            let failure = failure(failed);
+            match codec::encode(&failure) {
+                Ok(encoded) if encoded.body().len() <= MAX_RESULT => Ok(Output::Failure(encoded.into_parts().0)),
+                _ => Err(match failure {
+                    Failure::Panicked(panic) => Outcome::Panicked(panic),
+                    Failure::BadArgument(error) => Outcome::BadArgument(error),
+                    Failure::BadResult(error) => Outcome::BadResult(error),
+                }),
+            }
+        }
+    }
+}
+
 fn run(task: Task, argument: &[u8], mut received: Received) -> Outcome {
-    // SAFETY: the task came from the pool, through this worker's private socket; the guardian's executable, of which
+    // SAFETY: the task came from the pool, through this worker's private socket or memory that the pool alone can write; the guardian's executable, of which
     // this process is a copy, was compared with the pool's.
     let outcome = unsafe { task.run(argument, &mut received, Print::No) };
     outcome.unwrap_or_else(|error| Outcome::BadArgument(RemoteError::from(error)))
 }
 
-fn publish(pool: &Connection, job: JobId, outcome: Outcome) -> Result<(), billiard_connection::Error> {
+fn send(pool: &Connection, job: JobId, outcome: Outcome) -> Result<(), billiard_connection::Error> {
     let (message, bytes, attachments) = match outcome {
         Outcome::Returned(bytes, attachments) => (FromWorker::Returned(job), bytes, attachments),
-        Outcome::Panicked(panic) => failed(job, Failure::Panicked(panic)),
-        Outcome::BadArgument(error) => failed(job, Failure::BadArgument(error)),
-        Outcome::BadResult(error) => failed(job, Failure::BadResult(error)),
+        failed => (FromWorker::Failed(job, failure(failed)), Vec::new(), Attachments::default()),
     };
     let (prefix, _) = codec::encode(&message)?.into_parts();
     FrameWriter::typed(&prefix, bytes, attachments).write(pool, Mode::Wait).map(drop)
 }
 
-fn failed(job: JobId, failure: Failure) -> (FromWorker, Vec<u8>, Attachments) {
-    (FromWorker::Failed(job, failure), Vec::new(), Attachments::default())
+fn failure(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Panicked(panic) => Failure::Panicked(panic),
+        Outcome::BadArgument(error) => Failure::BadArgument(error),
+        Outcome::BadResult(error) => Failure::BadResult(error),
+        Outcome::Returned(..) => unreachable!("it has a value"),
+    }
 }

@@ -46,7 +46,7 @@ enum Failure {
 
 impl World {
     fn new(random: Random, workers: usize) -> Self {
-        let state = State::new(Config { workers, grace: 5 * MS });
+        let state = State::new(Config { workers, grace: 5 * MS, pulled: false, max_tasks: None });
         let mut world = Self {
             state,
             now: Time::ZERO,
@@ -65,7 +65,7 @@ impl World {
     fn tell(&mut self, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
-            let Effects { verdicts, actions } = self.state.handle(event, self.now);
+            let Effects { verdicts, actions, everything: _ } = self.state.handle(event, self.now);
             for (job, verdict) in verdicts {
                 let known = self.jobs.get_mut(&job).expect("a verdict is about a job that was accepted");
                 assert_eq!(known.replace(verdict), None, "{job:?} has a second outcome");
@@ -314,7 +314,7 @@ fn starts_fail(failure: Failure) {
 
 /// A state whose one worker was started, and that worker.
 fn with_one_worker() -> (State, WorkerId) {
-    let mut state = State::new(Config { workers: 1, grace: 5 * MS });
+    let mut state = State::new(Config { workers: 1, grace: 5 * MS, pulled: false, max_tasks: None });
     let worker = started(&state.handle(Event::Tick, Time::ZERO));
     (state, worker)
 }
@@ -344,7 +344,7 @@ fn a_job_that_a_dead_worker_had_not_received_goes_to_another_a_few_times() {
 
 #[test]
 fn workers_that_are_up_go_on_while_no_other_can_be_started() {
-    let mut state = State::new(Config { workers: 2, grace: 5 * MS });
+    let mut state = State::new(Config { workers: 2, grace: 5 * MS, pulled: false, max_tasks: None });
     let effects = state.handle(Event::Tick, Time::ZERO);
     let [Action::Start(first), Action::Start(mut other)] = effects.actions[..] else { panic!("{effects:?}") };
     state.handle(Event::Up(first), Time::ZERO);
@@ -388,7 +388,7 @@ fn a_worker_that_does_not_leave_is_ended() {
 
 #[test]
 fn a_grace_beyond_all_time_is_for_ever() {
-    let mut state = State::new(Config { workers: 1, grace: Duration::MAX });
+    let mut state = State::new(Config { workers: 1, grace: Duration::MAX, pulled: false, max_tasks: None });
     let worker = started(&state.handle(Event::Tick, MS));
     state.handle(Event::Up(worker), MS);
     state.handle(Event::Submitted(JobId(0), None), MS);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use billiard_connection::{Connection, Error, FrameReader, FrameWriter, Mode};
-use billiard_context::{Context, ExitStatus, Process, RemoteError, Starting};
+use billiard_context::{Context, ExitStatus, Message, Process, RemoteError, Starting};
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     handle::RawOutcome,
     message::{Failure, FromWorker},
     state::{JobId, WorkerId},
+    table::DeskSent,
     worker,
 };
 
@@ -36,6 +37,8 @@ pub(super) struct Member {
     stalled: bool,
     /// It has said that it is up.
     is_up: bool,
+    /// It takes its jobs by itself.
+    pulls: bool,
     /// The job that it has, and what was sent of it.
     job: Option<(JobId, FrameWriter)>,
 }
@@ -88,14 +91,18 @@ impl Member {
     }
 
     /// Asks for a worker's process and registers all that it can be heard by.
-    pub(super) fn start(worker: WorkerId, context: &Context, registry: &Registry) -> Result<Self, RemoteError> {
+    pub(super) fn start(
+        worker: WorkerId,
+        context: &Context,
+        registry: &Registry,
+        desk: Option<DeskSent>,
+    ) -> Result<Self, RemoteError> {
         let (ours, theirs) = Connection::pair()?;
-        let starting = context
-            .process(worker::main, theirs)
-            .name(format!("PoolWorker-{}", worker.0))
-            .daemon(true)
-            .may_have_children(true)
-            .begin()?;
+        let pulls = desk.is_some();
+        let starting = match desk {
+            None => begin(worker, context, worker::strict, theirs)?,
+            Some(desk) => begin(worker, context, worker::shared, (theirs, desk))?,
+        };
         register(registry, ours.as_fd(), worker, Source::Socket, Interest::READABLE | Interest::WRITABLE)?;
         if let Some(status) = starting.status_fd() {
             register(registry, status, worker, Source::Status, Interest::READABLE)?;
@@ -107,6 +114,7 @@ impl Member {
             reader: FrameReader::new().in_turns_of(TURN),
             stalled: false,
             is_up: false,
+            pulls,
             job: None,
         })
     }
@@ -199,6 +207,9 @@ impl Member {
 
     /// The outcome of the job that it has. It was sent no other, so that it cannot know of another.
     fn outcome(&mut self, job: JobId, outcome: RawOutcome) -> Heard {
+        if self.pulls {
+            return Heard::Outcome(job, outcome); // the table knows whether it is its
+        }
         match self.job.take_if(|(its, frame)| *its == job && frame.is_whole()) {
             Some(_) => Heard::Outcome(job, outcome),
             None => Heard::Nonsense,
@@ -262,6 +273,11 @@ impl Member {
         };
         (pid, remains)
     }
+}
+
+fn begin<A: Message>(worker: WorkerId, context: &Context, main: fn(A), argument: A) -> Result<Starting, RemoteError> {
+    let process = context.process(main, argument).name(format!("PoolWorker-{}", worker.0));
+    Ok(process.daemon(true).may_have_children(true).begin()?)
 }
 
 fn register(

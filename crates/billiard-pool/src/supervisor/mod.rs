@@ -6,6 +6,7 @@ mod member;
 use std::{
     collections::HashMap,
     io,
+    os::fd::{AsRawFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
@@ -13,12 +14,14 @@ use std::{
 
 use billiard_context::{Context, ExitStatus, RemoteError};
 use billiard_wire::fault;
-use mio::{Events, Poll, Token};
+use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
 use crate::{
     error::WorkerLost,
     pool::{Arrival, Shared},
     state::{Action, Begun, Event, WorkerId},
+    sys,
+    table::Table,
 };
 use member::{Heard, Member, Remains, Source};
 
@@ -34,7 +37,18 @@ pub(crate) struct Supervisor {
     look_again: HashMap<WorkerId, Instant>,
     /// Workers in the middle of a message of which more has come.
     in_turn: Vec<WorkerId>,
+    /// What workers ring with, where they share a job table.
+    bell: Option<OwnedFd>,
+    max_tasks: Option<u64>,
+    /// When to look at the job table next, although nobody rings; none while no job is in it.
+    tick: Option<Instant>,
+    ticks: u32,
 }
+
+/// How often the job table is looked at while there are jobs.
+const TICK: Duration = Duration::from_millis(10);
+/// How many ticks it is until every job is looked at.
+const THOROUGH: u32 = 5;
 
 /// What a worker has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +62,25 @@ enum Spoke {
 impl Supervisor {
     pub(crate) const WAKER: Token = Token(usize::MAX);
 
-    pub(crate) fn new(poll: Poll, shared: Arc<Shared>, context: Context) -> Self {
-        Self { poll, shared, context, members: HashMap::new(), look_again: HashMap::new(), in_turn: Vec::new() }
+    const BELL: Token = Token(usize::MAX - 1);
+
+    pub(crate) fn new(poll: Poll, shared: Arc<Shared>, context: Context, max_tasks: Option<u64>) -> io::Result<Self> {
+        let bell = shared.table().map(|_| sys::bell()).transpose()?;
+        if let Some(bell) = &bell {
+            poll.registry().register(&mut SourceFd(&bell.as_raw_fd()), Self::BELL, Interest::READABLE)?;
+        }
+        Ok(Self {
+            poll,
+            shared,
+            context,
+            members: HashMap::new(),
+            look_again: HashMap::new(),
+            in_turn: Vec::new(),
+            bell,
+            max_tasks,
+            tick: None,
+            ticks: 0,
+        })
     }
 
     /// Runs until the pool is over. Whatever happens, every job has an outcome afterwards.
@@ -72,10 +103,22 @@ impl Supervisor {
                 actions.drain(..).for_each(|action| self.act(action));
                 continue; // what they led to comes first
             }
+            self.shared.finish(self.shared.take_late());
+            let shared = self.shared.clone();
+            if let Some(table) = shared.table() {
+                table.supervisor_sleeps();
+                if self.work(table) {
+                    self.tell(Event::Tick); // a pool that is closing may be at its end
+                    continue;
+                }
+            }
             if let Err(error) = self.poll.poll(&mut events, self.timeout(due)) {
                 assert!(error.kind() == io::ErrorKind::Interrupted, "epoll failed: {error}");
             }
-            for event in events.iter().filter(|event| event.token() != Self::WAKER) {
+            if let Some(table) = shared.table() {
+                table.supervisor_wakes();
+            }
+            for event in events.iter().filter(|event| event.token() != Self::WAKER && event.token() != Self::BELL) {
                 self.happened(event);
             }
             for worker in std::mem::take(&mut self.in_turn) {
@@ -84,6 +127,44 @@ impl Supervisor {
             }
             self.look_again();
             self.tell(Event::Tick);
+        }
+    }
+
+    /// Works through the job table; whether there was anything to do.
+    fn work(&mut self, table: &Table) -> bool {
+        let (mut ended, mut doomed, mut mail) = (Vec::new(), Vec::new(), Vec::new());
+        let mut has_jobs = table.work(&mut ended, &mut doomed, &mut mail);
+        let now = Instant::now();
+        if self.tick.is_some_and(|tick| tick <= now) {
+            self.ticks = self.ticks.wrapping_add(1);
+            has_jobs = table.tick(self.ticks.is_multiple_of(THOROUGH), &mut ended);
+            self.tick = None;
+        }
+        self.tick = has_jobs.then(|| self.tick.unwrap_or(now + TICK));
+        let is_idle = ended.is_empty() && doomed.is_empty() && mail.is_empty();
+        self.shared.finish(ended);
+        if !is_idle {
+            table.give_room();
+        }
+        for worker in doomed {
+            self.tell(Event::Doomed(worker));
+        }
+        for (worker, job, frame) in mail {
+            // One that has ended since is audited next.
+            if let Some(member) = self.members.get_mut(&worker) {
+                member.load(job, frame);
+                self.write(worker);
+            }
+        }
+        !is_idle
+    }
+
+    /// A worker is no more: what it had in the job table is judged.
+    fn vacate(&self, worker: WorkerId, lost: &WorkerLost) {
+        if let Some(table) = self.shared.table() {
+            let mut ended = Vec::new();
+            table.audit(worker, lost, &mut ended);
+            self.shared.finish(ended);
         }
     }
 
@@ -104,7 +185,9 @@ impl Supervisor {
         }
         let look_again = self.look_again.values().min().map(|at| at.saturating_duration_since(Instant::now()));
         // Rounded up to what epoll counts in, by mio; and no longer than epoll can count.
-        due.into_iter().chain(look_again).min().map(|timeout| timeout.min(LONGEST_SLEEP))
+        let tick = self.tick.map(|at| at.saturating_duration_since(Instant::now()));
+        let limit = self.shared.table().and_then(Table::next_deadline);
+        due.into_iter().chain(look_again).chain(tick).chain(limit).min().map(|timeout| timeout.min(LONGEST_SLEEP))
     }
 
     fn happened(&mut self, event: &mio::event::Event) {
@@ -156,6 +239,9 @@ impl Supervisor {
                 if let Some(member) = self.members.get_mut(&worker) {
                     member.hang_up();
                 }
+                if let Some(table) = self.shared.table() {
+                    table.dismiss(worker);
+                }
             }
             Action::Terminate(worker) => {
                 if let Some(member) = self.members.get(&worker) {
@@ -173,12 +259,21 @@ impl Supervisor {
 
     fn start(&mut self, worker: WorkerId) {
         fault::point("pool.start_worker");
-        match Member::start(worker, &self.context, self.poll.registry()) {
+        let desk = match (self.shared.table(), &self.bell) {
+            (Some(table), Some(bell)) => {
+                let desk = bell.try_clone().map_err(RemoteError::from);
+                desk.and_then(|bell| Ok(Some(table.seat(worker, bell, self.max_tasks)?)))
+            }
+            _ => Ok(None),
+        };
+        let member = desk.and_then(|desk| Member::start(worker, &self.context, self.poll.registry(), desk));
+        match member {
             Ok(member) => {
                 self.look_again.extend(member.look_again().map(|at| (worker, at)));
                 self.members.insert(worker, member);
             }
             Err(error) => {
+                self.vacate(worker, &WorkerLost::new(0, ExitStatus::unknown()));
                 self.shared.note_start_failure(error);
                 self.tell(Event::StartFailed(worker));
             }
@@ -202,6 +297,11 @@ impl Supervisor {
             Heard::Up => {
                 self.tell(Event::Up(worker));
                 Some(Spoke::First)
+            }
+            Heard::Outcome(job, outcome) if self.bell.is_some() => {
+                let ended = self.shared.table().and_then(|table| table.arrived(worker, job, outcome));
+                self.shared.finish(ended);
+                Some(Spoke::First) // more may stand behind it
             }
             Heard::Outcome(job, outcome) => {
                 self.shared.tell(Event::Finished(worker, job), Arrival::Outcome(outcome));
@@ -230,6 +330,7 @@ impl Supervisor {
             Err(error) => {
                 self.look_again.remove(&worker);
                 self.members.remove(&worker).map(Member::bury); // without waiting for it
+                self.vacate(worker, &WorkerLost::new(0, ExitStatus::unknown()));
                 self.shared.note_start_failure(error);
                 self.tell(Event::StartFailed(worker));
             }
@@ -255,7 +356,9 @@ impl Supervisor {
                     Begun::No
                 }
             };
-            self.shared.tell(Event::Gone(worker, begun), Arrival::Lost(WorkerLost::new(pid, status)));
+            let lost = WorkerLost::new(pid, status);
+            self.vacate(worker, &lost);
+            self.shared.tell(Event::Gone(worker, begun), Arrival::Lost(lost));
         }
     }
 }

@@ -1,0 +1,596 @@
+//! The pool's own account of a job table: which slots are in flight, for which job. No I/O and no clock: what happens comes in by calls, and what it leads to goes out.
+//!
+//! One mutex is around it. A job is taken out of the book at the moment its outcome is known, so that none has two.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use billiard_connection::FrameWriter;
+use billiard_context::{RemoteError, task::Task};
+use billiard_wire::{
+    attachments::{Attachments, Received},
+    codec,
+};
+
+use super::{
+    control::{Control, watch},
+    memory::{Inputs, MAX_ARGUMENT, Output, Outputs},
+    word::Phase,
+};
+use crate::{
+    error::{JobError, WorkerLost},
+    handle::{Cell, RawOutcome},
+    message::{Failure, ToWorker},
+    state::{JobId, WorkerId},
+};
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+pub(crate) type Nanos = u64;
+
+/// How many slots a submitter that needs one looks at, beyond those that workers may be busy with.
+const GLANCE: usize = 256;
+
+/// A job that is to be handed in.
+#[derive(Debug)]
+pub(crate) struct NewJob {
+    pub(crate) task: Task,
+    pub(crate) argument: Vec<u8>,
+    pub(crate) attachments: Attachments,
+    pub(crate) limit: Option<Duration>,
+    pub(crate) cell: Arc<Cell>,
+    /// The supervisor is to collect it.
+    pub(crate) supervised: bool,
+}
+
+/// Where a job was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) slot: usize,
+    pub(crate) job: u64,
+}
+
+/// A job that has ended, to be told to its handle once no lock is held.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) outcome: RawOutcome,
+}
+
+/// Why a job was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    Closed,
+}
+
+/// What became of a wish to end a job.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// It has ended by it, before anybody had it.
+    Before(Ended),
+    /// It has ended by it; this worker is to end too.
+    During(Ended, WorkerId),
+    /// It has ended, or is done, or has begun and was not to be ended then.
+    No,
+}
+
+#[derive(Debug)]
+struct Job {
+    id: u64,
+    cell: Arc<Cell>,
+    limit: Option<Duration>,
+    /// When its timer is due.
+    due: Option<Nanos>,
+    /// What a worker gets once it has claimed it, where that does not fit into the record.
+    frame: Option<Box<FrameWriter>>,
+    /// A result that came by mail, and counts when the job is done.
+    arrived: Option<Box<RawOutcome>>,
+    supervised: bool,
+    /// Of its cell in the ring.
+    position: u64,
+}
+
+/// Who is in a seat.
+#[derive(Debug)]
+struct Holder {
+    worker: WorkerId,
+    outputs: Outputs,
+}
+
+#[derive(Debug)]
+pub(crate) struct Book {
+    /// By slot.
+    jobs: Vec<Option<Job>>,
+    /// Slots that can be used; the last is the warmest.
+    free: Vec<usize>,
+    in_flight: usize,
+    /// Jobs in the order they came, some of which have ended.
+    order: VecDeque<Ticket>,
+    /// Those that the supervisor collects, some of which have ended.
+    supervised: Vec<Ticket>,
+    /// Those that wait for their mail to be sent, some of which have ended.
+    mail: Vec<Ticket>,
+    /// Slots of cancelled jobs, and which cell has to be passed.
+    cancelled: Vec<(usize, u64)>,
+    /// Slots of doomed jobs, and whose end is waited for.
+    doomed: Vec<(usize, usize)>,
+    /// When to look at which job.
+    timers: BTreeSet<(Nanos, usize, u64)>,
+    seats: Vec<Option<Holder>>,
+    next_job: u64,
+    tail: u64,
+    /// Where the ring began when that was looked at last.
+    begin: u64,
+    is_closed: bool,
+    /// Whether the supervisor looks by itself, since there are jobs.
+    is_armed: bool,
+}
+
+impl Book {
+    pub(crate) fn new(slots: usize, seats: usize) -> Self {
+        Self {
+            jobs: (0..slots).map(|_| None).collect(),
+            free: (0..slots).rev().collect(),
+            in_flight: 0,
+            order: VecDeque::new(),
+            supervised: Vec::new(),
+            mail: Vec::new(),
+            cancelled: Vec::new(),
+            doomed: Vec::new(),
+            timers: BTreeSet::new(),
+            seats: (0..seats).map(|_| None).collect(),
+            next_job: 1,
+            tail: 0,
+            begin: 0,
+            is_closed: false,
+            is_armed: false,
+        }
+    }
+
+    /// Jobs that have not ended.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Where the ring ends.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    fn has(&self, ticket: Ticket) -> bool {
+        self.jobs.get(ticket.slot).and_then(Option::as_ref).is_some_and(|job| job.id == ticket.job)
+    }
+
+    // ---- seats
+
+    /// Puts a worker into a free seat.
+    pub(crate) fn seat(&mut self, worker: WorkerId, outputs: Outputs) -> Option<usize> {
+        let seat = self.seats.iter().position(Option::is_none)?;
+        self.seats[seat] = Some(Holder { worker, outputs });
+        Some(seat)
+    }
+
+    pub(crate) fn seat_of(&self, worker: WorkerId) -> Option<usize> {
+        self.seats.iter().position(|seat| seat.as_ref().is_some_and(|holder| holder.worker == worker))
+    }
+
+    fn holder(&self, seat: u16) -> Option<&Holder> {
+        self.seats.get(usize::from(seat))?.as_ref()
+    }
+
+    // ---- handing in
+
+    /// Takes `new` and hands it in, if there is a slot. What had to be collected for that is in `ended`.
+    pub(crate) fn submit(
+        &mut self,
+        control: &Control<'_>,
+        inputs: &Inputs,
+        new: &mut Option<NewJob>,
+        now: Nanos,
+        ended: &mut Vec<Ended>,
+    ) -> Result<Ticket, Refused> {
+        if self.is_closed {
+            return Err(Refused::Closed);
+        }
+        if self.free.is_empty() {
+            self.make_room(control, ended);
+        }
+        let is_ring_full = |begin| self.tail.wrapping_sub(begin) >= control.cells.len() as u64;
+        if is_ring_full(self.begin) {
+            self.begin = control.begin(self.tail);
+        }
+        // Anybody can advance the head: where it lies behind the tail, that is nonsense, and counts as full until it is overtaken.
+        if self.free.is_empty() || is_ring_full(self.begin) {
+            return Err(Refused::Full);
+        }
+        let (Some(slot), Some(new)) = (self.free.pop(), new.take()) else { return Err(Refused::Full) };
+        let job = self.next_job;
+        self.next_job += 1;
+        let ticket = Ticket { slot, job };
+        let fits = new.argument.len() <= MAX_ARGUMENT && new.attachments.is_empty();
+        let written = inputs.write(slot, job, (new.task, new.limit.is_some()), fits.then_some(&new.argument));
+        debug_assert!(written.is_ok(), "the slot is the table's");
+        let frame = (!fits).then(|| {
+            let mut attachments = new.attachments;
+            let head = ToWorker { job: JobId(job), task: new.task };
+            let head = codec::encode_after(&head, &mut attachments).expect("numbers encode");
+            Box::new(FrameWriter::typed(&head, new.argument, attachments))
+        });
+        if frame.is_some() {
+            self.mail.push(ticket);
+        }
+        let due = new.limit.map(|limit| after(now, limit));
+        self.timers.extend(due.map(|due| (due, slot, job)));
+        self.jobs[slot] = Some(Job {
+            id: job,
+            cell: new.cell,
+            limit: new.limit,
+            due,
+            frame,
+            arrived: None,
+            supervised: false,
+            position: self.tail,
+        });
+        self.in_flight += 1;
+        self.remember(ticket);
+        control.offer(slot, job, self.tail);
+        self.tail += 1;
+        if new.supervised {
+            self.supervise(control, ticket);
+        }
+        Ok(ticket)
+    }
+
+    /// Whether the supervisor has to be told that there are jobs. Once.
+    pub(crate) fn arm(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_armed, true)
+    }
+
+    /// Whether the supervisor looks by itself.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.is_armed
+    }
+
+    /// The supervisor looks no more by itself; false when there are jobs.
+    pub(crate) fn disarm(&mut self) -> bool {
+        if self.in_flight == 0 {
+            self.is_armed = false;
+        }
+        !self.is_armed
+    }
+
+    fn remember(&mut self, ticket: Ticket) {
+        while self.order.front().is_some_and(|&first| !self.has(first)) {
+            self.order.pop_front();
+        }
+        if self.order.len() >= 2 * self.jobs.len() {
+            let order = std::mem::take(&mut self.order);
+            self.order = order.into_iter().filter(|&ticket| self.has(ticket)).collect();
+        }
+        self.order.push_back(ticket);
+    }
+
+    /// Collects some of what is done, the oldest first, and takes back what was cancelled.
+    fn make_room(&mut self, control: &Control<'_>, ended: &mut Vec<Ended>) {
+        let begin = control.begin(self.tail);
+        self.cancelled.retain(|&(slot, position)| {
+            let passed = position < begin;
+            if passed {
+                self.free.push(slot);
+            }
+            !passed
+        });
+        let glance = self.seats.len() + GLANCE;
+        let oldest: Vec<_> = self.order.iter().copied().filter(|&ticket| self.has(ticket)).take(glance).collect();
+        for ticket in oldest {
+            // Who has callbacks is told by the supervisor.
+            if self.jobs[ticket.slot].as_ref().is_some_and(|job| !job.cell.has_callback()) {
+                ended.extend(self.collect(control, ticket));
+            }
+        }
+    }
+
+    // ---- ending
+
+    /// The one place where a job ends: it leaves the book.
+    fn end(&mut self, slot: usize) -> Option<Job> {
+        let job = self.jobs[slot].take()?;
+        self.in_flight -= 1;
+        if let Some(due) = job.due {
+            self.timers.remove(&(due, slot, job.id));
+        }
+        Some(job)
+    }
+
+    /// As [`end`](Self::end), where it is not done: callers that sleep on it are woken here.
+    fn end_early(&mut self, control: &Control<'_>, slot: usize) -> Option<Job> {
+        let job = self.end(slot)?;
+        control.wake_callers(slot);
+        Some(job)
+    }
+
+    fn free(&mut self, control: &Control<'_>, ticket: Ticket) {
+        control.free(ticket.slot, ticket.job);
+        self.free.push(ticket.slot);
+    }
+
+    /// The outcome of a job that is done, if it is, and all of it is there.
+    pub(crate) fn collect(&mut self, control: &Control<'_>, ticket: Ticket) -> Option<Ended> {
+        if !self.has(ticket) {
+            return None;
+        }
+        let word = control.word(ticket.slot);
+        if word.phase() != Some(Phase::Done) || !word.is_of(ticket.job) {
+            return None;
+        }
+        let output = self.holder(word.seat()).and_then(|holder| holder.outputs.read(ticket.slot, ticket.job));
+        let outcome = match output {
+            Some(Output::Value(bytes)) => Ok((bytes, Received::default())),
+            Some(Output::Failure(bytes)) => Err(match codec::decode::<Failure>(&bytes, &mut Received::default()) {
+                Ok(failure) => failure.into(),
+                Err(error) => JobError::ResultDecode(error.into()),
+            }),
+            Some(Output::Mail) => {
+                self.jobs[ticket.slot].as_mut().and_then(|job| job.arrived.take()).map(|arrived| *arrived)?
+            }
+            None => Err(nonsense("its worker says that it is done, and has laid down no result")),
+        };
+        let job = self.end(ticket.slot)?;
+        self.free(control, ticket);
+        Some(Ended { cell: job.cell, outcome })
+    }
+
+    /// A result has come over the socket of the worker in that seat.
+    pub(crate) fn arrived(
+        &mut self,
+        control: &Control<'_>,
+        worker: WorkerId,
+        job: u64,
+        outcome: RawOutcome,
+    ) -> Option<Ended> {
+        let slot = self.jobs.iter().position(|entry| entry.as_ref().is_some_and(|entry| entry.id == job))?;
+        let word = control.word(slot);
+        let is_its = matches!(word.phase(), Some(Phase::Claimed | Phase::Done)) && word.is_of(job);
+        if !is_its || self.holder(word.seat()).is_none_or(|holder| holder.worker != worker) {
+            return None; // it has been ended, or was never that worker's
+        }
+        self.jobs[slot].as_mut()?.arrived = Some(Box::new(outcome));
+        self.collect(control, Ticket { slot, job })
+    }
+
+    /// Ends a job with this error, if nobody has it yet; or also if a worker has it.
+    pub(crate) fn stop(&mut self, control: &Control<'_>, ticket: Ticket, why: JobError, begun_too: bool) -> Stopped {
+        loop {
+            if !self.has(ticket) {
+                return Stopped::No;
+            }
+            let word = control.word(ticket.slot);
+            match word.phase() {
+                Some(Phase::Ready) if control.cancel(ticket.slot, ticket.job) => {
+                    let Some(job) = self.end_early(control, ticket.slot) else { return Stopped::No };
+                    self.cancelled.push((ticket.slot, job.position));
+                    return Stopped::Before(Ended { cell: job.cell, outcome: Err(why) });
+                }
+                Some(Phase::Claimed) if !begun_too => return Stopped::No,
+                Some(Phase::Claimed)
+                    if word.is_of(ticket.job) && control.doom(ticket.slot, ticket.job, word.seat()) =>
+                {
+                    let Some(job) = self.end_early(control, ticket.slot) else { return Stopped::No };
+                    let ended = Ended { cell: job.cell, outcome: Err(why) };
+                    return match self.holder(word.seat()).map(|holder| holder.worker) {
+                        Some(worker) => {
+                            self.doomed.push((ticket.slot, usize::from(word.seat())));
+                            Stopped::During(ended, worker)
+                        }
+                        None => {
+                            self.free(control, ticket);
+                            Stopped::Before(ended)
+                        }
+                    };
+                }
+                // The word has changed meanwhile: again. One that cannot be is resolved by who looks at all of them.
+                Some(Phase::Ready | Phase::Claimed) if word.is_of(ticket.job) => {}
+                _ => return Stopped::No,
+            }
+        }
+    }
+
+    /// A worker has ended, and all that it has sent is read: what it had is judged, and its seat is free.
+    pub(crate) fn audit(&mut self, control: &Control<'_>, worker: WorkerId, lost: &WorkerLost, ended: &mut Vec<Ended>) {
+        let Some(seat) = self.seat_of(worker) else { return };
+        for slot in 0..self.jobs.len() {
+            let Some(job) = &self.jobs[slot] else { continue };
+            let ticket = Ticket { slot, job: job.id };
+            let word = control.word(slot);
+            if usize::from(word.seat()) != seat || !word.is_of(ticket.job) {
+                continue;
+            }
+            match word.phase() {
+                Some(Phase::Done) => match self.collect(control, ticket) {
+                    Some(one) => ended.push(one),
+                    // Its mail has not come whole.
+                    None => ended.extend(self.lose(control, ticket, lost)),
+                },
+                Some(Phase::Claimed | Phase::Doomed) => ended.extend(self.lose(control, ticket, lost)),
+                _ => {}
+            }
+        }
+        self.doomed.retain(|&(slot, of)| {
+            let is_its = of == seat;
+            if is_its {
+                self.free.push(slot);
+            }
+            !is_its
+        });
+        control.clear_seat(seat);
+        self.seats[seat] = None;
+    }
+
+    fn lose(&mut self, control: &Control<'_>, ticket: Ticket, lost: &WorkerLost) -> Option<Ended> {
+        let job = self.end_early(control, ticket.slot)?;
+        self.free(control, ticket);
+        let outcome = Err(JobError::WorkerLost(Box::new(lost.clone())));
+        Some(Ended { cell: job.cell, outcome })
+    }
+
+    /// Accepts no more. The supervisor collects what is in flight.
+    pub(crate) fn close(&mut self, control: &Control<'_>) {
+        self.is_closed = true;
+        for slot in 0..self.jobs.len() {
+            if let Some(job) = &self.jobs[slot] {
+                let ticket = Ticket { slot, job: job.id };
+                self.supervise(control, ticket);
+            }
+        }
+    }
+
+    /// Accepts no more, and ends all that is in flight with these errors. What is done stays so.
+    pub(crate) fn end_all(&mut self, control: &Control<'_>, why: impl Fn() -> JobError, ended: &mut Vec<Ended>) {
+        self.is_closed = true;
+        for slot in 0..self.jobs.len() {
+            let Some(job) = &self.jobs[slot] else { continue };
+            let ticket = Ticket { slot, job: job.id };
+            ended.extend(self.collect(control, ticket));
+            if let Stopped::Before(one) | Stopped::During(one, _) = self.stop(control, ticket, why(), true) {
+                ended.push(one);
+            }
+            // Done meanwhile; or by mail that will not be waited for; or a word that cannot be.
+            ended.extend(self.collect(control, ticket));
+            if self.has(ticket)
+                && let Some(job) = self.end_early(control, slot)
+            {
+                self.free(control, ticket);
+                ended.push(Ended { cell: job.cell, outcome: Err(why()) });
+            }
+        }
+    }
+
+    // ---- the supervisor's part
+
+    /// The supervisor collects that job, from now on; the caller looks at it once more.
+    pub(crate) fn supervise(&mut self, control: &Control<'_>, ticket: Ticket) {
+        if !self.has(ticket) {
+            return;
+        }
+        if let Some(Some(job)) = self.jobs.get_mut(ticket.slot)
+            && !std::mem::replace(&mut job.supervised, true)
+        {
+            self.supervised.push(ticket);
+        }
+        control.watch(ticket.slot, watch::SUPERVISOR);
+    }
+
+    /// Collects what the supervisor is to collect.
+    pub(crate) fn sweep(&mut self, control: &Control<'_>, ended: &mut Vec<Ended>) {
+        let mut watched = std::mem::take(&mut self.supervised);
+        watched.retain(|&ticket| {
+            ended.extend(self.collect(control, ticket));
+            self.has(ticket)
+        });
+        self.supervised.append(&mut watched);
+    }
+
+    /// The frames of jobs that were claimed, and for whom they are.
+    pub(crate) fn take_mail(&mut self, control: &Control<'_>, mail: &mut Vec<(WorkerId, JobId, FrameWriter)>) {
+        let mut waiting = std::mem::take(&mut self.mail);
+        waiting.retain(|&ticket| {
+            if !self.has(ticket) {
+                return false;
+            }
+            let word = control.word(ticket.slot);
+            let worker = match word.phase() {
+                Some(Phase::Claimed) if word.is_of(ticket.job) => self.holder(word.seat()).map(|holder| holder.worker),
+                _ => None,
+            };
+            let Some(worker) = worker else { return true };
+            let frame = self.jobs[ticket.slot].as_mut().and_then(|job| job.frame.take());
+            mail.extend(frame.map(|frame| (worker, JobId(ticket.job), *frame)));
+            false
+        });
+        self.mail.append(&mut waiting);
+    }
+
+    /// When the first job has to be looked at.
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
+        self.timers.first().map(|&(due, ..)| due)
+    }
+
+    /// Ends the jobs that have run for too long; those workers are to end too.
+    pub(crate) fn overdue(
+        &mut self,
+        control: &Control<'_>,
+        now: Nanos,
+        ended: &mut Vec<Ended>,
+        doomed: &mut Vec<WorkerId>,
+    ) {
+        while let Some(&(due, slot, job)) = self.timers.first() {
+            if due > now {
+                return;
+            }
+            self.timers.pop_first();
+            let ticket = Ticket { slot, job };
+            if !self.has(ticket) {
+                continue;
+            }
+            let Some(limit) = self.jobs[slot].as_ref().and_then(|job| job.limit) else { continue };
+            let word = control.word(slot);
+            let due = match word.phase() {
+                Some(Phase::Claimed) => {
+                    let accepted = control.slots[slot].accepted.load(std::sync::atomic::Ordering::Relaxed);
+                    // Zero: claimed just now. In the future: no moment that a worker has had.
+                    after(if accepted == 0 || accepted > now { now } else { accepted }, limit)
+                }
+                Some(Phase::Ready) => after(now, limit),
+                _ => continue,
+            };
+            if due > now {
+                self.timers.insert((due, slot, job));
+                if let Some(Some(job)) = self.jobs.get_mut(slot) {
+                    job.due = Some(due);
+                }
+                continue;
+            }
+            match self.stop(control, ticket, JobError::TimeLimitExceeded(limit), true) {
+                Stopped::Before(one) => ended.push(one),
+                Stopped::During(one, worker) => {
+                    ended.push(one);
+                    doomed.push(worker);
+                }
+                Stopped::No => {}
+            }
+        }
+    }
+
+    /// Looks at every job in flight: what nobody has told of is collected where it is the supervisor's to collect, and a word that cannot be ends its job.
+    pub(crate) fn inspect(&mut self, control: &Control<'_>, ended: &mut Vec<Ended>) {
+        self.sweep(control, ended);
+        for slot in 0..self.jobs.len() {
+            let Some(job) = &self.jobs[slot] else { continue };
+            let ticket = Ticket { slot, job: job.id };
+            let word = control.word(slot);
+            let can_be = word.is_of(ticket.job)
+                && match word.phase() {
+                    Some(Phase::Ready) => true,
+                    Some(Phase::Claimed | Phase::Done) => self.holder(word.seat()).is_some(),
+                    _ => false,
+                };
+            if !can_be && let Some(job) = self.end_early(control, slot) {
+                self.free(control, ticket);
+                let outcome = Err(nonsense("its place in the job table was overwritten"));
+                ended.push(Ended { cell: job.cell, outcome });
+            }
+        }
+    }
+}
+
+fn after(moment: Nanos, time: Duration) -> Nanos {
+    moment.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// A worker has gone wild, and this job has no result.
+fn nonsense(what: &str) -> JobError {
+    JobError::ResultDecode(RemoteError::msg(what))
+}

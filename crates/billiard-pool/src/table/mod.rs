@@ -1,0 +1,25 @@
+//! The carrier of `Isolation::Shared`: jobs in memory that the pool and its workers share. The protocol, and what is found after a death or a stop
+//! anywhere in it: `docs/design/job-table.md`.
+//!
+//! * [`word`]: where a job is.
+//! * [`control`]: every step on the shared words.
+//! * [`memory`]: the segments and the records in them.
+//! * [`book`]: the pool's own account.
+
+#[cfg(not(loom))]
+mod book;
+mod control;
+#[cfg(not(loom))]
+mod memory;
+mod word;
+
+#[cfg(not(loom))]
+mod sides;
+
+#[cfg(not(loom))]
+pub(crate) use self::{
+    book::{Ended, NewJob, Refused, Stopped, Ticket},
+    control::{Claim, Found, MAX_SEATS, MAX_SLOTS},
+    memory::{MAX_RESULT, Output},
+    sides::{Desk, DeskSent, Look, Table},
+};

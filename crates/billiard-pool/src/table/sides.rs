@@ -1,0 +1,332 @@
+//! The two sides of a job table: the pool's, and a worker's.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use billiard_connection::FrameWriter;
+use billiard_context::Fd;
+use billiard_shm::{SegmentError, futex::Deadline};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    book::{Book, Ended, Nanos, NewJob, Refused, Stopped, Ticket},
+    control::{Claim, Found, watch},
+    memory::{ControlMemory, Input, Inputs, Output, Outputs, Shape},
+    word::Phase,
+};
+use crate::{
+    error::{JobError, WorkerLost},
+    handle::RawOutcome,
+    state::{JobId, WorkerId},
+    sys,
+};
+
+/// How long a waiter sleeps before it looks by itself: whoever was to wake it may be stopped.
+pub(crate) const RECHECK: Duration = Duration::from_millis(50);
+/// How often a caller looks at the slot word before it sleeps.
+const CALLER_SPINS: u32 = 2_000;
+/// How often a worker looks at the ring before it sleeps.
+const WORKER_SPINS: u32 = 2_000;
+
+fn now() -> Nanos {
+    Deadline::after(Duration::ZERO).as_nanos()
+}
+
+/// The pool's side.
+#[derive(Debug)]
+pub(crate) struct Table {
+    shape: Shape,
+    control: ControlMemory,
+    inputs: Inputs,
+    book: Mutex<Book>,
+}
+
+/// What a caller finds who looks for its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// It waits, or runs.
+    Pending,
+    /// Its result is there.
+    Done,
+    /// It has left the table, or is about to: its handle will be told, or was.
+    Gone,
+}
+
+impl Table {
+    pub(crate) fn create(slots: usize, seats: usize) -> Result<Self, SegmentError> {
+        let shape = Shape { slots: slots as u32, seats: seats as u32 };
+        Ok(Self {
+            shape,
+            control: ControlMemory::create(shape)?,
+            inputs: Inputs::create(shape)?,
+            book: Mutex::new(Book::new(slots, seats)),
+        })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Jobs that have not ended.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.book().in_flight()
+    }
+
+    // ---- callers
+
+    /// Hands a job in, if there is a slot; and whether the supervisor has to be woken for it. What had to be collected for that is in `ended`.
+    pub(crate) fn submit(&self, new: &mut Option<NewJob>, ended: &mut Vec<Ended>) -> Result<(Ticket, bool), Refused> {
+        let control = self.control.words();
+        // The clock is read for those alone that need it.
+        let now = if new.as_ref().is_some_and(|new| new.limit.is_some()) { now() } else { 0 };
+        let mut book = self.book();
+        let next = book.next_deadline();
+        let ticket = book.submit(&control, &self.inputs, new, now, ended)?;
+        let wake = book.arm() | (book.next_deadline() != next && book.next_deadline() < next.or(Some(Nanos::MAX)));
+        drop(book);
+        control.rouse();
+        Ok((ticket, wake))
+    }
+
+    /// Says that this caller is about to wait for room. It tries once more, then [waits](Self::wait_room).
+    pub(crate) fn want_room(&self) {
+        self.control.words().want_room();
+    }
+
+    /// Waits until there may be room.
+    pub(crate) fn wait_room(&self) {
+        self.control.words().wait_room(Deadline::after(RECHECK));
+    }
+
+    /// Wakes those who wait for room.
+    pub(crate) fn give_room(&self) {
+        self.control.words().give_room();
+    }
+
+    /// Where a job is.
+    #[inline]
+    pub(crate) fn look(&self, ticket: Ticket) -> Look {
+        let word = self.control.words().word(ticket.slot);
+        match word.phase() {
+            _ if !word.is_of(ticket.job) => Look::Gone,
+            Some(Phase::Done) => Look::Done,
+            Some(Phase::Ready | Phase::Claimed) => Look::Pending,
+            _ => Look::Gone,
+        }
+    }
+
+    /// The outcome of a job that is done, unless somebody else has it, or a part of it is still to come.
+    pub(crate) fn collect(&self, ticket: Ticket) -> Option<Ended> {
+        self.book().collect(&self.control.words(), ticket)
+    }
+
+    /// Waits a while for a job that is pending: no longer than until `deadline`, or than it is good to wait without looking.
+    pub(crate) fn wait(&self, ticket: Ticket, deadline: Option<Deadline>) {
+        for _ in 0..CALLER_SPINS {
+            if self.look(ticket) != Look::Pending {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let control = self.control.words();
+        let turn = &control.slots[ticket.slot].turn;
+        let before = turn.load(std::sync::atomic::Ordering::Acquire);
+        control.watch(ticket.slot, watch::CALLER);
+        if self.look(ticket) == Look::Pending {
+            let recheck = Deadline::after(RECHECK);
+            turn.wait(before, Some(deadline.map_or(recheck, |deadline| deadline.min(recheck))));
+        }
+    }
+
+    /// The supervisor is to collect it. The caller looks once more afterwards.
+    pub(crate) fn supervise(&self, ticket: Ticket) {
+        self.book().supervise(&self.control.words(), ticket);
+    }
+
+    pub(crate) fn stop(&self, ticket: Ticket, why: JobError, begun_too: bool) -> Stopped {
+        self.book().stop(&self.control.words(), ticket, why, begun_too)
+    }
+
+    // ---- the supervisor
+
+    /// A seat for a worker that is about to be started, and what it needs to know.
+    pub(crate) fn seat(&self, worker: WorkerId, bell: OwnedFd, max_tasks: Option<u64>) -> Result<DeskSent, SeatError> {
+        let outputs = Outputs::create(self.shape)?;
+        let theirs = outputs.descriptor()?;
+        let seat = self.book().seat(worker, outputs).ok_or(SeatError::NoSeat)?;
+        Ok(DeskSent {
+            shape: self.shape,
+            seat: seat as u16,
+            control: Fd::new(self.control.descriptor()?),
+            inputs: Fd::new(self.inputs.descriptor()?),
+            outputs: Fd::new(theirs),
+            bell: Fd::new(bell),
+            max_tasks,
+        })
+    }
+
+    /// The worker is to end when it has nothing to do.
+    pub(crate) fn dismiss(&self, worker: WorkerId) {
+        if let Some(seat) = self.book().seat_of(worker) {
+            self.control.words().dismiss(seat);
+        }
+    }
+
+    pub(crate) fn arrived(&self, worker: WorkerId, job: JobId, outcome: RawOutcome) -> Option<Ended> {
+        self.book().arrived(&self.control.words(), worker, job.0, outcome)
+    }
+
+    pub(crate) fn audit(&self, worker: WorkerId, lost: &WorkerLost, ended: &mut Vec<Ended>) {
+        let (control, mut book) = (self.control.words(), self.book());
+        book.audit(&control, worker, lost, ended);
+        control.rouse_any(book.tail());
+        control.give_room();
+    }
+
+    pub(crate) fn close(&self) {
+        self.book().close(&self.control.words());
+        self.give_room();
+    }
+
+    pub(crate) fn end_all(&self, why: impl Fn() -> JobError, ended: &mut Vec<Ended>) {
+        self.book().end_all(&self.control.words(), why, ended);
+        self.give_room();
+    }
+
+    /// The supervisor is about to sleep: from now on it is rung. It works through what there is once more.
+    pub(crate) fn supervisor_sleeps(&self) {
+        self.control.words().supervisor_sleeps();
+    }
+
+    pub(crate) fn supervisor_wakes(&self) {
+        self.control.words().supervisor_wakes();
+    }
+
+    /// What the supervisor does whenever it is awake; workers whose job ran for too long are in `doomed`. Whether it has to look from time to time.
+    pub(crate) fn work(
+        &self,
+        ended: &mut Vec<Ended>,
+        doomed: &mut Vec<WorkerId>,
+        mail: &mut Vec<(WorkerId, JobId, FrameWriter)>,
+    ) -> bool {
+        let (control, mut book) = (self.control.words(), self.book());
+        book.sweep(&control, ended);
+        book.take_mail(&control, mail);
+        if book.next_deadline().is_some() {
+            book.overdue(&control, now(), ended, doomed);
+        }
+        book.is_armed()
+    }
+
+    /// What it does from time to time while there are jobs: sees to it that nobody trusts in the dead or stopped. False when there are none, and the next who
+    /// hands one in will wake it.
+    pub(crate) fn tick(&self, thoroughly: bool, ended: &mut Vec<Ended>) -> bool {
+        let (control, mut book) = (self.control.words(), self.book());
+        control.rouse_any(book.tail());
+        if thoroughly {
+            book.inspect(&control, ended);
+        }
+        !book.disarm()
+    }
+
+    /// How long it is until a limit has to be looked at.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.book().next_deadline().map(|due| Deadline::from_nanos(due).remaining())
+    }
+}
+
+/// Why a worker cannot have a seat.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SeatError {
+    #[error("all seats of the job table are taken by workers that have not ended yet")]
+    NoSeat,
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    #[error("a descriptor could not be duplicated")]
+    Io(#[from] io::Error),
+}
+
+/// A worker's side, as it is sent to it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DeskSent {
+    shape: Shape,
+    seat: u16,
+    control: Fd,
+    inputs: Fd,
+    outputs: Fd,
+    bell: Fd,
+    max_tasks: Option<u64>,
+}
+
+impl DeskSent {
+    /// Maps it all.
+    pub(crate) fn open(self) -> Result<Desk, SegmentError> {
+        Ok(Desk {
+            seat: usize::from(self.seat),
+            control: ControlMemory::attach(self.control.into_inner(), self.shape)?,
+            inputs: Inputs::attach(self.inputs.into_inner(), self.shape)?,
+            outputs: Outputs::attach(self.outputs.into_inner(), self.shape)?,
+            bell: self.bell.into_inner(),
+            max_tasks: self.max_tasks,
+            searchers: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32),
+        })
+    }
+}
+
+/// A worker's side.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    seat: usize,
+    control: ControlMemory,
+    inputs: Inputs,
+    outputs: Outputs,
+    bell: OwnedFd,
+    pub(crate) max_tasks: Option<u64>,
+    searchers: u32,
+}
+
+impl Desk {
+    /// The next job, or that it is time to end.
+    pub(crate) fn next(&self) -> Found {
+        self.control.words().next(self.seat, WORKER_SPINS, self.searchers)
+    }
+
+    /// What the job is.
+    pub(crate) fn input(&self, claim: Claim) -> Option<Input> {
+        let input = self.inputs.read(claim.slot)?;
+        let generation = super::word::Word::ready(input.job) == super::word::Word::ready(claim.generation);
+        generation.then_some(input)
+    }
+
+    /// Notes when the job was claimed: for jobs with a limit.
+    pub(crate) fn accept(&self, claim: Claim) {
+        self.control.words().slots[claim.slot].accepted.store(now(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Lays the result down.
+    pub(crate) fn lay_down(&self, claim: Claim, job: u64, output: &Output) -> Result<(), SegmentError> {
+        self.outputs.write(claim.slot, job, output)
+    }
+
+    /// Says that the result is there; false when the job is this worker's no more, which then has to end.
+    #[must_use]
+    pub(crate) fn publish(&self, claim: Claim) -> bool {
+        self.control.words().publish(claim, self.seat)
+    }
+
+    /// Wakes whom that concerns.
+    pub(crate) fn announce(&self, claim: Claim) {
+        if self.control.words().announce(claim.slot) {
+            self.ring();
+        }
+    }
+
+    /// Wakes the supervisor.
+    pub(crate) fn ring(&self) {
+        sys::ring(&self.bell);
+    }
+}
