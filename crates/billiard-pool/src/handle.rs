@@ -53,6 +53,8 @@ struct Slot {
     callback: Option<Callback>,
     /// It was laid down, and may have been taken since.
     is_ready: bool,
+    /// How many threads wait: a condition variable that is signalled costs a system call, waited for or not.
+    waiting: usize,
     waker: Option<Waker>,
 }
 
@@ -75,6 +77,24 @@ impl Cell {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until the outcome is laid down, but no longer than until `deadline`; whether it is.
+    fn wait_until(&self, deadline: Option<Deadline>) -> bool {
+        let mut slot = self.slot();
+        while !slot.is_ready {
+            let left = deadline.map(Deadline::remaining);
+            if left.is_some_and(|left| left.is_zero()) {
+                return false;
+            }
+            slot.waiting += 1;
+            slot = match left {
+                None => self.ready.wait(slot).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.ready.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+            slot.waiting -= 1;
+        }
+        true
+    }
+
     /// Lays the outcome down and wakes who waits for it.
     pub(crate) fn complete(&self, outcome: RawOutcome) {
         let callback = if self.has_callback { self.slot().callback.take() } else { None };
@@ -87,7 +107,9 @@ impl Cell {
             debug_assert!(!slot.is_ready, "a job has one outcome");
             slot.outcome = Some(outcome);
             slot.is_ready = true;
-            self.ready.notify_all();
+            if slot.waiting > 0 {
+                self.ready.notify_all();
+            }
             slot.waker.take()
         };
         if let Some(waker) = waker {
@@ -140,19 +162,7 @@ impl<R> JobHandle<R> {
             }
         }
         // From here on it is on its way.
-        let mut slot = self.cell.slot();
-        while !slot.is_ready {
-            let Some(deadline) = deadline else {
-                slot = self.cell.ready.wait(slot).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            if deadline.has_passed() {
-                return false;
-            }
-            let left = deadline.remaining();
-            slot = self.cell.ready.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        self.cell.wait_until(deadline)
     }
 
     /// A number that no other job of this pool has or will have.
