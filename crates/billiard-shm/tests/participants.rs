@@ -2,7 +2,7 @@
 
 use std::{
     io::Read,
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -145,6 +145,43 @@ fn who_closes_a_duplicate_lives_on() {
     assert!(registry.is_alive(me).unwrap());
 }
 
+/// Closes a duplicate of the registry's file: the process does not have its lock any more.
+fn lose_lock(registry: &Registry) {
+    drop(registry.as_fd().try_clone_to_owned().unwrap());
+}
+
+/// Whether this process has the lock on that byte, as another would see it: a lock of an open file is not the
+/// process's own.
+fn has_lock(registry: &Registry, byte: usize) -> bool {
+    // SAFETY: zeros are a value of this struct of numbers.
+    let mut asked: libc::flock = unsafe { std::mem::zeroed() };
+    asked.l_type = libc::F_WRLCK as libc::c_short;
+    asked.l_start = byte as libc::off_t;
+    asked.l_len = 1;
+    // SAFETY: the command takes a pointer to such a struct, which is valid.
+    assert_eq!(unsafe { libc::fcntl(registry.as_fd().as_raw_fd(), libc::F_OFD_GETLK, &raw mut asked) }, 0);
+    asked.l_type != libc::F_UNLCK as libc::c_short && asked.l_pid as u32 == std::process::id()
+}
+
+#[test]
+fn a_lock_that_was_lost_is_taken_again() {
+    let registry = Registry::with_capacity(4).unwrap();
+    let me = registry.member().unwrap();
+    assert!(has_lock(&registry, me.index()) && !has_lock(&registry, me.index() + 1));
+    // By who looks at others.
+    lose_lock(&registry);
+    assert!(!has_lock(&registry, me.index()));
+    assert!(!registry.is_alive(Member::from_parts(3, 1)).unwrap(), "nobody has ever had that record");
+    assert!(has_lock(&registry, me.index()));
+    // And by who receives the registry, since a descriptor too many is closed then.
+    let (here, there) = Connection::pair().unwrap();
+    here.send(&registry).unwrap();
+    lose_lock(&registry);
+    let same: Registry = there.recv().unwrap();
+    assert_eq!(same, registry);
+    assert!(has_lock(&registry, me.index()));
+}
+
 /// Joins and then becomes another program, which lives until its standard input ends.
 fn join_and_execute((registry, report, input): (Registry, Connection, Connection)) {
     use std::os::unix::process::CommandExt;
@@ -236,7 +273,7 @@ fn layouts_are_pinned() {
     let registry = Registry::with_capacity(10).unwrap();
     let encoded = codec::encode(&registry).unwrap();
     let fd = encoded.attachments().fds().next().unwrap().try_clone_to_owned().unwrap();
-    let mut file = std::fs::File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd))).unwrap();
+    let mut file = std::fs::File::open(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len(), 64 + 16 + 10 * 16);
