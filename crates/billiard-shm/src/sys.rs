@@ -126,6 +126,7 @@ pub(crate) struct Map {
     /// What the first one is aligned to.
     pub(crate) align: usize,
     pub(crate) writable: bool,
+    /// Whether the kernel finds the pages now; but for what an alignment of more than a page leaves out in front.
     pub(crate) populate: bool,
 }
 
@@ -133,11 +134,11 @@ pub(crate) struct Map {
 pub(crate) fn map(fd: BorrowedFd<'_>, how: Map) -> Result<NonNull<u8>, Failed> {
     let mut protection = ProtFlags::READ;
     protection.set(ProtFlags::WRITE, how.writable);
-    let mut flags = MapFlags::SHARED;
-    flags.set(MapFlags::POPULATE, how.populate);
     let page = rustix::param::page_size();
     let base = checked("mmap", "sys.shm.mmap", || {
         if how.align <= page {
+            let mut flags = MapFlags::SHARED;
+            flags.set(MapFlags::POPULATE, how.populate);
             // SAFETY: a new mapping, at a place of the kernel's choice, replaces nothing.
             return unsafe { rustix::mm::mmap(std::ptr::null_mut(), how.len, protection, flags, fd, 0) };
         }
@@ -148,11 +149,18 @@ pub(crate) fn map(fd: BorrowedFd<'_>, how: Map) -> Result<NonNull<u8>, Failed> {
             unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), room, ProtFlags::empty(), MapFlags::PRIVATE) }?;
         let skipped = reserved.align_offset(how.align);
         let place = reserved.wrapping_byte_add(skipped);
-        // SAFETY: the range lies inside what was just reserved, which nobody else knows of.
-        let mapped = unsafe { rustix::mm::mmap(place, how.len, protection, flags | MapFlags::FIXED, fd, 0) };
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        let lazy = if how.populate { how.align.min(how.len) } else { how.len };
+        let pieces = [(0, lazy, flags), (lazy, how.len - lazy, flags | MapFlags::POPULATE)];
+        let mut pieces = pieces.into_iter().filter(|&(_, len, _)| len > 0);
+        let mapped = pieces.try_for_each(|(offset, len, flags)| {
+            let place = place.wrapping_byte_add(offset);
+            // SAFETY: the range lies inside what was just reserved, which nobody else knows of.
+            unsafe { rustix::mm::mmap(place, len, protection, flags, fd, offset as u64) }.map(drop)
+        });
         let mapped_len = how.len.next_multiple_of(page);
         let (rest, rest_len) = match mapped {
-            Ok(_) => (place.wrapping_byte_add(mapped_len), room.saturating_sub(skipped + mapped_len)),
+            Ok(()) => (place.wrapping_byte_add(mapped_len), room.saturating_sub(skipped + mapped_len)),
             Err(_) => (place, room - skipped),
         };
         for (begin, len) in [(reserved, skipped), (rest, rest_len)] {
@@ -161,7 +169,7 @@ pub(crate) fn map(fd: BorrowedFd<'_>, how: Map) -> Result<NonNull<u8>, Failed> {
                 let _ = unsafe { rustix::mm::munmap(begin, len) };
             }
         }
-        mapped
+        mapped.map(|()| place)
     })?;
     Ok(NonNull::new(base.cast()).expect("the kernel maps nothing at zero unless told to"))
 }
