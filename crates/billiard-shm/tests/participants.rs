@@ -12,7 +12,7 @@ use billiard_shm::{
     Kind, Segment,
     participants::{Ledger, LedgerError, Member, Registry, RegistryError},
 };
-use billiard_test_support::{Random, Watchdog, eventually};
+use billiard_test_support::{Random, Watchdog, eventually, state};
 use billiard_wire::codec;
 
 billiard_context::init_for_tests!();
@@ -180,6 +180,40 @@ fn a_lock_that_was_lost_is_taken_again() {
     let same: Registry = there.recv().unwrap();
     assert_eq!(same, registry);
     assert!(has_lock(&registry, me.index()));
+}
+
+/// Joins, loses its lock, and lives on in another thread than its first one.
+fn join_and_end_the_first_thread((registry, report): (Registry, Connection)) {
+    std::thread::spawn(move || {
+        let member = registry.member().unwrap();
+        lose_lock(&registry);
+        report.send(&(member.index() as u16, member.generation())).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    // SAFETY: it ends this thread alone, as `pthread_exit` does, and unwinds nothing.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+}
+
+#[test]
+fn a_process_outlives_its_first_thread() {
+    let _watchdog = Watchdog::start("a_process_outlives_its_first_thread", 60);
+    let registry = Registry::with_capacity(4).unwrap();
+    let (here, there) = Connection::pair().unwrap();
+    let argument = (registry.clone(), there);
+    let mut child = Context::forkserver().process(join_and_end_the_first_thread, argument).start().unwrap();
+    let (index, generation) = here.recv().unwrap();
+    let member = Member::from_parts(index, generation);
+    assert!(eventually(30, || state(child.pid()) == Some('Z')), "its first thread ends");
+    assert!(registry.is_alive(member).unwrap());
+    let (mut other, newcomer) = start(&registry);
+    assert!(newcomer.index() != member.index() && registry.is_alive(member).unwrap());
+    for child in [&mut child, &mut other] {
+        child.kill().unwrap();
+        child.join().unwrap();
+    }
+    assert!(!registry.is_alive(member).unwrap());
 }
 
 /// Joins and then becomes another program, which lives until its standard input ends.
