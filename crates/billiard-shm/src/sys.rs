@@ -126,6 +126,7 @@ pub(crate) struct Map {
     /// What the first one is aligned to.
     pub(crate) align: usize,
     pub(crate) writable: bool,
+    /// Whether the kernel finds the pages now; but for what an alignment of more than a page leaves out in front.
     pub(crate) populate: bool,
 }
 
@@ -133,11 +134,11 @@ pub(crate) struct Map {
 pub(crate) fn map(fd: BorrowedFd<'_>, how: Map) -> Result<NonNull<u8>, Failed> {
     let mut protection = ProtFlags::READ;
     protection.set(ProtFlags::WRITE, how.writable);
-    let mut flags = MapFlags::SHARED;
-    flags.set(MapFlags::POPULATE, how.populate);
     let page = rustix::param::page_size();
     let base = checked("mmap", "sys.shm.mmap", || {
         if how.align <= page {
+            let mut flags = MapFlags::SHARED;
+            flags.set(MapFlags::POPULATE, how.populate);
             // SAFETY: a new mapping, at a place of the kernel's choice, replaces nothing.
             return unsafe { rustix::mm::mmap(std::ptr::null_mut(), how.len, protection, flags, fd, 0) };
         }
@@ -148,11 +149,18 @@ pub(crate) fn map(fd: BorrowedFd<'_>, how: Map) -> Result<NonNull<u8>, Failed> {
             unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), room, ProtFlags::empty(), MapFlags::PRIVATE) }?;
         let skipped = reserved.align_offset(how.align);
         let place = reserved.wrapping_byte_add(skipped);
-        // SAFETY: the range lies inside what was just reserved, which nobody else knows of.
-        let mapped = unsafe { rustix::mm::mmap(place, how.len, protection, flags | MapFlags::FIXED, fd, 0) };
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        let lazy = if how.populate { how.align.min(how.len) } else { how.len };
+        let pieces = [(0, lazy, flags), (lazy, how.len - lazy, flags | MapFlags::POPULATE)];
+        let mut pieces = pieces.into_iter().filter(|&(_, len, _)| len > 0);
+        let mapped = pieces.try_for_each(|(offset, len, flags)| {
+            let place = place.wrapping_byte_add(offset);
+            // SAFETY: the range lies inside what was just reserved, which nobody else knows of.
+            unsafe { rustix::mm::mmap(place, len, protection, flags, fd, offset as u64) }.map(drop)
+        });
         let mapped_len = how.len.next_multiple_of(page);
         let (rest, rest_len) = match mapped {
-            Ok(_) => (place.wrapping_byte_add(mapped_len), room.saturating_sub(skipped + mapped_len)),
+            Ok(()) => (place.wrapping_byte_add(mapped_len), room.saturating_sub(skipped + mapped_len)),
             Err(_) => (place, room - skipped),
         };
         for (begin, len) in [(reserved, skipped), (rest, rest_len)] {
@@ -161,7 +169,7 @@ pub(crate) fn map(fd: BorrowedFd<'_>, how: Map) -> Result<NonNull<u8>, Failed> {
                 let _ = unsafe { rustix::mm::munmap(begin, len) };
             }
         }
-        mapped
+        mapped.map(|()| place)
     })?;
     Ok(NonNull::new(base.cast()).expect("the kernel maps nothing at zero unless told to"))
 }
@@ -293,48 +301,105 @@ pub(crate) fn lock_holder(fd: BorrowedFd<'_>, byte: u64) -> Result<Option<u32>, 
     })
 }
 
-/// A descriptor of another process, opened anew to read and write; `None` when there is no such process, or it has none of that number.
+/// A descriptor of another process, opened anew to read and write; `None` when there is no such process, or it has
+/// none of that number.
 pub(crate) fn descriptor_of(pid: u32, number: u64) -> Result<Option<OwnedFd>, Failed> {
-    use rustix::fs::{Mode, OFlags};
-
     let failed = |source| Failed { call: "open /proc/…/fd", source };
     fault::errno("sys.shm.proc_fd").map_err(|errno| failed(io::Error::from_raw_os_error(errno)))?;
-    match rustix::fs::open(format!("/proc/{pid}/fd/{number}"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
-        Err(errno) => Err(failed(errno.into())),
-    }
+    let open = |path: &str| rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    at_descriptor(pid, number, open).map_err(failed)
 }
 
-/// Which process of that pid it is: the moment when it was started, in ticks since the machine was. `None` when there is no
-/// such process, or nothing but its status is left.
+/// Which process of that pid it is: the moment when it was started, in ticks since the machine was. `None` when there
+/// is no such process, or nothing but its status is left.
 pub(crate) fn start_time(pid: u32) -> Result<Option<u64>, Failed> {
     let failed = |source| Failed { call: "read /proc/…/stat", source };
     fault::errno("sys.shm.proc_stat").map_err(|errno| failed(io::Error::from_raw_os_error(errno)))?;
-    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat,
-        // ESRCH: it ended between the two steps of the reading.
-        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    // `pid (name) state …`, see proc_pid_stat(5): the name may contain anything, so read from its last parenthesis. Field 3
-    // is the state, field 22 the moment.
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    match (fields.first(), fields.get(19).and_then(|field| field.parse().ok())) {
-        (Some(&("Z" | "X" | "x")), _) => Ok(None),
-        (_, Some(moment)) => Ok(Some(moment)),
-        _ => Err(failed(io::ErrorKind::InvalidData.into())),
-    }
+    // Of its first thread, which can end before the others: the moment stays where it is.
+    let Some(first) = thread(&format!("/proc/{pid}")).map_err(failed)? else { return Ok(None) };
+    let lives = !first.has_ended || living_thread(pid).map_err(failed)?.is_some();
+    Ok(lives.then_some(first.started))
 }
 
 /// Whether descriptor `number` of a process is of that file. `None` when that cannot be seen.
 pub(crate) fn has_open(pid: u32, number: u32, file: FileIdentity) -> Option<bool> {
-    match rustix::fs::stat(format!("/proc/{pid}/fd/{number}")) {
-        Ok(stat) => Some(stat.st_dev == file.device && stat.st_ino == file.inode),
-        Err(Errno::NOENT | Errno::SRCH) => Some(false),
+    match at_descriptor(pid, number.into(), |path| rustix::fs::stat(path)) {
+        Ok(Some(stat)) => Some(stat.st_dev == file.device && stat.st_ino == file.inode),
+        Ok(None) => Some(false),
         Err(_) => None,
+    }
+}
+
+/// What the kernel shows of a thread.
+#[derive(Clone, Copy, Debug)]
+struct Thread {
+    /// It runs no more of its program, and may have closed its descriptors.
+    has_ended: bool,
+    /// When it was started, in ticks since the machine was.
+    started: u64,
+}
+
+/// The thread of that folder in `/proc`; `None` when there is none.
+fn thread(folder: &str) -> io::Result<Option<Thread>> {
+    /// `PF_EXITING` of the kernel: set before a thread closes anything.
+    const EXITING: u64 = 4;
+
+    let Some(stat) = unless_gone(std::fs::read_to_string(format!("{folder}/stat")))? else { return Ok(None) };
+    // `pid (name) state …`, see proc_pid_stat(5): the name may contain anything, so read from its last parenthesis.
+    // Field 3 is the state, field 9 the flags, field 22 the moment.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3).and_then(|field| field.parse::<u64>().ok());
+    let (Some(flags), Some(started)) = (number(9), number(22)) else { return Err(io::ErrorKind::InvalidData.into()) };
+    let is_zombie = matches!(fields[0], "Z" | "X" | "x");
+    Ok(Some(Thread { has_ended: is_zombie || flags & EXITING != 0, started }))
+}
+
+/// A thread of that process that has not ended: the first one for as long as it lives. `None` when there is no such
+/// process, or it is a zombie.
+fn living_thread(pid: u32) -> io::Result<Option<u32>> {
+    let mut seen = Vec::new();
+    loop {
+        let folder = unless_gone(std::fs::read_dir(format!("/proc/{pid}/task")))?;
+        let names = folder.into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let threads: Vec<u32> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
+        for &number in &threads {
+            if thread(&format!("/proc/{pid}/task/{number}"))?.is_some_and(|thread| !thread.has_ended) {
+                return Ok(Some(number));
+            }
+        }
+        // One may have started another, and ended since.
+        if threads == seen {
+            return Ok(None);
+        }
+        seen = threads;
+    }
+}
+
+/// What `look` finds at the path of a descriptor of that process; `None` when it has none of that number, or there is
+/// no such process.
+fn at_descriptor<T>(pid: u32, number: u64, look: impl Fn(&str) -> Result<T, Errno>) -> io::Result<Option<T>> {
+    let mut thread = pid;
+    loop {
+        let refused = match look(&format!("/proc/{pid}/task/{thread}/fd/{number}")) {
+            Ok(found) => return Ok(Some(found)),
+            Err(errno @ (Errno::NOENT | Errno::SRCH | Errno::ACCESS)) => errno,
+            Err(errno) => return Err(errno.into()),
+        };
+        // The threads have their descriptors in common, but one that ends shows none any more.
+        match living_thread(pid)? {
+            Some(living) if living != thread => thread = living,
+            Some(_) if refused == Errno::ACCESS => return Err(refused.into()),
+            _ => return Ok(None),
+        }
+    }
+}
+
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        // ESRCH: it ended between the two steps of the reading.
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -425,4 +490,28 @@ pub(crate) fn try_own(fd: BorrowedFd<'_>) -> Result<bool, Failed> {
 /// The user that this process makes files as.
 pub(crate) fn user() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+    use super::*;
+
+    #[test]
+    fn a_zombie_is_gone() {
+        let this = pid();
+        assert!(start_time(this).unwrap().is_some());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let id = WaitId::Pid(Pid::from_child(&child));
+        waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap(); // and does not reap it
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        assert!(stat.contains(") Z "), "{stat}");
+        assert_eq!(start_time(child.id()).unwrap(), None);
+        assert!(descriptor_of(child.id(), 0).unwrap().is_none());
+        let file = FileIdentity { device: 0, inode: 0 };
+        assert_eq!(has_open(child.id(), 0, file), Some(false));
+        child.wait().unwrap();
+        assert_eq!(start_time(child.id()).unwrap(), None);
+    }
 }

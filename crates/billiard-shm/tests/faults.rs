@@ -3,6 +3,7 @@
 #![cfg(billiard_fault)]
 
 use std::{
+    fs,
     os::fd::AsFd,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -25,12 +26,12 @@ fn follow(plan: &str) {
     fault::reload();
 }
 
-fn is_stopped(child: &Process) -> bool {
+fn is_stopped<R>(child: &Process<R>) -> bool {
     std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).is_ok_and(|stat| stat.contains(") T "))
 }
 
 /// Waits until the plan has happened.
-fn happened(child: &mut Process, action: &str) {
+fn happened<R>(child: &mut Process<R>, action: &str) {
     match action {
         "kill" => assert_eq!(child.join().unwrap().signal(), Some(9)),
         _ => assert!(eventually(30, || is_stopped(child)), "it stops"),
@@ -127,6 +128,53 @@ fn who_comes_back_while_another_thread_leaves_is_alive() {
     let (index, generation) = here.recv().unwrap();
     assert!(registry.is_alive(Member::from_parts(index, generation)).unwrap());
     end(&mut child);
+}
+
+fn join_when_told((plan, registry, report): (String, Registry, Connection)) {
+    follow(&plan);
+    join_well((registry, report));
+}
+
+/// Joins and closes a duplicate of the registry's file, which loses the lock.
+fn join_and_lose_the_lock((registry, report): (Registry, Connection)) {
+    registry.member().unwrap();
+    drop(registry.as_fd().try_clone_to_owned().unwrap());
+    join_well((registry, report));
+}
+
+fn go_on<R>(child: &Process<R>) {
+    let pid = rustix::process::Pid::from_raw(child.pid() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+}
+
+#[test]
+fn who_joins_between_a_look_and_the_lock_keeps_his_record() {
+    let _watchdog = Watchdog::start("who_joins_between_a_look_and_the_lock_keeps_his_record", 60);
+    let registry = Registry::with_capacity(3).unwrap();
+    registry.member().unwrap();
+    // It has seen that the second record is nobody's, and is about to take its lock.
+    let (here, there) = Connection::pair().unwrap();
+    let argument = ("sys.shm.setlk=stop".to_owned(), registry.clone(), there);
+    let mut late = Context::forkserver().process(join_when_told, argument).start().unwrap();
+    happened(&mut late, "stop");
+    let (inside, report) = Connection::pair().unwrap();
+    let argument = (registry.clone(), report);
+    let mut first = Context::forkserver().process(join_and_lose_the_lock, argument).start().unwrap();
+    let (index, generation) = inside.recv().unwrap();
+    let owner = Member::from_parts(index, generation);
+    assert_eq!(owner.index(), 1);
+    // Now it finds that lock free.
+    go_on(&late);
+    let (index, generation) = here.recv().unwrap();
+    let newcomer = Member::from_parts(index, generation);
+    assert_eq!(newcomer.index(), 2);
+    assert!(registry.is_alive(owner).unwrap() && registry.is_alive(newcomer).unwrap());
+    // And has given it back: the record can be used again.
+    end(&mut first);
+    let (mut next, heir) = start_well(&registry);
+    assert_eq!(heir.index(), 1);
+    end(&mut next);
+    end(&mut late);
 }
 
 fn ledger_of<R>(registry: &Registry, segment: &Segment, work: impl FnOnce(Ledger<'_>) -> R) -> R {
@@ -264,6 +312,29 @@ fn names_are_removed_whenever_their_owner_dies() {
             assert_eq!(random_names().len(), before, "{step} {action}");
         }
     }
+}
+
+fn sweep_names(plan: String) -> usize {
+    follow(&plan);
+    named::sweep()
+}
+
+#[test]
+fn a_name_that_is_another_files_by_now_is_not_swept() {
+    let _watchdog = Watchdog::start("a_name_that_is_another_files_by_now_is_not_swept", 60);
+    named::sweep();
+    let path = "/dev/shm/billiard-00000000000000aa";
+    fs::write(path, "left by somebody").unwrap();
+    let plan = "shm.named.swept=stop".to_owned();
+    let mut sweeper = Context::forkserver().process(sweep_names, plan).start().unwrap();
+    // It has the lock of that file.
+    happened(&mut sweeper, "stop");
+    fs::remove_file(path).unwrap();
+    fs::write(path, "another's").unwrap();
+    go_on(&sweeper);
+    assert_eq!(sweeper.take_result().unwrap(), 0);
+    assert_eq!(fs::read_to_string(path).unwrap(), "another's");
+    fs::remove_file(path).unwrap();
 }
 
 fn call_that_fails((plan, which): (String, u32)) -> String {

@@ -84,6 +84,32 @@ fn what_a_copy_drops_stays() {
     assert_eq!(*codec::decode::<SharedBuffer<u32>>(message.body(), &mut fds).unwrap().as_slice(), [4]);
 }
 
+/// Whether there is memory at the address.
+fn is_mapped(address: *const u8) -> bool {
+    let page = rustix::param::page_size();
+    let mut resident = 0_u8;
+    // SAFETY: it reads nothing at the address; and there is room for the one byte that it says of one page.
+    let found = unsafe { libc::mincore(address.map_addr(|address| address & !(page - 1)) as *mut _, 1, &mut resident) };
+    found == 0 // else ENOMEM
+}
+
+#[test]
+fn the_memory_of_a_buffer_is_not_in_a_copy() {
+    let _watchdog = Watchdog::start("the_memory_of_a_buffer_is_not_in_a_copy", 60);
+    let segment = Segment::create(KIND, 100).unwrap();
+    let made = SharedBuffer::from_slice(&[1_u8]).unwrap();
+    let came_back = SharedBuffer::from_slice(&[2_u8]).unwrap();
+    drop(codec::encode(&came_back).unwrap());
+    let sent = SharedBuffer::from_slice(&[3_u8]).unwrap();
+    let message = codec::encode(&sent).unwrap();
+    let mut fds = message.attachments().fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>().into();
+    let received: SharedBuffer<u8> = codec::decode(message.body(), &mut fds).unwrap();
+    let shared = segment.address(0, 100, 1).unwrap().as_ptr().cast_const();
+    let places = [&made, &came_back, &received].map(|buffer| buffer.as_slice().as_ptr());
+    assert!(is_mapped(shared) && places.into_iter().all(is_mapped));
+    assert!(in_a_copy(|| is_mapped(shared) && !places.into_iter().any(is_mapped)));
+}
+
 #[test]
 fn a_copy_that_goes_on_shares_what_may_be_shared() {
     let _watchdog = Watchdog::start("a_copy_that_goes_on_shares_what_may_be_shared", 60);

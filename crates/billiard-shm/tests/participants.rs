@@ -2,7 +2,7 @@
 
 use std::{
     io::Read,
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -12,7 +12,7 @@ use billiard_shm::{
     Kind, Segment,
     participants::{Ledger, LedgerError, Member, Registry, RegistryError},
 };
-use billiard_test_support::{Random, Watchdog, eventually};
+use billiard_test_support::{Random, Watchdog, eventually, state};
 use billiard_wire::codec;
 
 billiard_context::init_for_tests!();
@@ -145,6 +145,77 @@ fn who_closes_a_duplicate_lives_on() {
     assert!(registry.is_alive(me).unwrap());
 }
 
+/// Closes a duplicate of the registry's file: the process does not have its lock any more.
+fn lose_lock(registry: &Registry) {
+    drop(registry.as_fd().try_clone_to_owned().unwrap());
+}
+
+/// Whether this process has the lock on that byte, as another would see it: a lock of an open file is not the
+/// process's own.
+fn has_lock(registry: &Registry, byte: usize) -> bool {
+    // SAFETY: zeros are a value of this struct of numbers.
+    let mut asked: libc::flock = unsafe { std::mem::zeroed() };
+    asked.l_type = libc::F_WRLCK as libc::c_short;
+    asked.l_start = byte as libc::off_t;
+    asked.l_len = 1;
+    // SAFETY: the command takes a pointer to such a struct, which is valid.
+    assert_eq!(unsafe { libc::fcntl(registry.as_fd().as_raw_fd(), libc::F_OFD_GETLK, &raw mut asked) }, 0);
+    asked.l_type != libc::F_UNLCK as libc::c_short && asked.l_pid as u32 == std::process::id()
+}
+
+#[test]
+fn a_lock_that_was_lost_is_taken_again() {
+    let registry = Registry::with_capacity(4).unwrap();
+    let me = registry.member().unwrap();
+    assert!(has_lock(&registry, me.index()) && !has_lock(&registry, me.index() + 1));
+    // By who looks at others.
+    lose_lock(&registry);
+    assert!(!has_lock(&registry, me.index()));
+    assert!(!registry.is_alive(Member::from_parts(3, 1)).unwrap(), "nobody has ever had that record");
+    assert!(has_lock(&registry, me.index()));
+    // And by who receives the registry, since a descriptor too many is closed then.
+    let (here, there) = Connection::pair().unwrap();
+    here.send(&registry).unwrap();
+    lose_lock(&registry);
+    let same: Registry = there.recv().unwrap();
+    assert_eq!(same, registry);
+    assert!(has_lock(&registry, me.index()));
+}
+
+/// Joins, loses its lock, and lives on in another thread than its first one.
+fn join_and_end_the_first_thread((registry, report): (Registry, Connection)) {
+    std::thread::spawn(move || {
+        let member = registry.member().unwrap();
+        lose_lock(&registry);
+        report.send(&(member.index() as u16, member.generation())).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    // SAFETY: it ends this thread alone, as `pthread_exit` does, and unwinds nothing.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+}
+
+#[test]
+fn a_process_outlives_its_first_thread() {
+    let _watchdog = Watchdog::start("a_process_outlives_its_first_thread", 60);
+    let registry = Registry::with_capacity(4).unwrap();
+    let (here, there) = Connection::pair().unwrap();
+    let argument = (registry.clone(), there);
+    let mut child = Context::forkserver().process(join_and_end_the_first_thread, argument).start().unwrap();
+    let (index, generation) = here.recv().unwrap();
+    let member = Member::from_parts(index, generation);
+    assert!(eventually(30, || state(child.pid()) == Some('Z')), "its first thread ends");
+    assert!(registry.is_alive(member).unwrap());
+    let (mut other, newcomer) = start(&registry);
+    assert!(newcomer.index() != member.index() && registry.is_alive(member).unwrap());
+    for child in [&mut child, &mut other] {
+        child.kill().unwrap();
+        child.join().unwrap();
+    }
+    assert!(!registry.is_alive(member).unwrap());
+}
+
 /// Joins and then becomes another program, which lives until its standard input ends.
 fn join_and_execute((registry, report, input): (Registry, Connection, Connection)) {
     use std::os::unix::process::CommandExt;
@@ -236,7 +307,7 @@ fn layouts_are_pinned() {
     let registry = Registry::with_capacity(10).unwrap();
     let encoded = codec::encode(&registry).unwrap();
     let fd = encoded.attachments().fds().next().unwrap().try_clone_to_owned().unwrap();
-    let mut file = std::fs::File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd))).unwrap();
+    let mut file = std::fs::File::open(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len(), 64 + 16 + 10 * 16);

@@ -93,6 +93,34 @@ fn every_alignment_holds_in_every_mapping() {
     }
 }
 
+/// How many pages its file has.
+fn pages(segment: &Segment) -> usize {
+    rustix::fs::fstat(segment).unwrap().st_blocks as usize * 512 / rustix::param::page_size()
+}
+
+#[test]
+fn what_is_populated_is_there_and_what_an_alignment_leaves_out_is_not() {
+    let page = rustix::param::page_size();
+    for align in [64, page, MAX_ALIGN] {
+        // The page of the header is the first one of the segment's own where the alignment is less.
+        let header = usize::from(align >= page);
+        let lazy = Segment::options().align(align).create(KIND, 3 * page).unwrap();
+        assert_eq!(pages(&lazy), 1, "{align}: the header's");
+        let populated = Segment::options().align(align).populate(true).create(KIND, 3 * page).unwrap();
+        let own = 3 + usize::from(header == 0); // which begin in the middle of a page, then
+        assert_eq!(pages(&populated), header + own, "{align}");
+        let attached = Segment::options().populate(true).attach(descriptor(&lazy)).unwrap();
+        assert_eq!(pages(&lazy), header + own, "{align}");
+        attached.write(3 * page - 1, b"!").unwrap();
+        let mut bytes = [0; 2];
+        lazy.read(3 * page - 2, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"\0!");
+        let readable = Segment::options().align(align).read_only_for_others(true).create(KIND, 3 * page).unwrap();
+        assert!(!Segment::options().populate(true).attach(descriptor(&readable)).unwrap().is_writable());
+        assert_eq!(pages(&readable), header + own, "{align}");
+    }
+}
+
 #[test]
 fn what_is_no_segment_is_refused() {
     let attach = |fd| Segment::attach(fd, KIND).unwrap_err();

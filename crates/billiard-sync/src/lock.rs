@@ -19,9 +19,10 @@ const KIND: Kind = Kind::new("lock", 1);
 
 /// What one owner at a time has, across processes.
 ///
-/// Every clone, in every process, is of the same lock. It is robust: when a process dies with it, the next
-/// owner is told [`LockError::OwnerDied`] within about 50 ms, and has it. A process that is *stopped* with it keeps it. It is not
-/// recursive (a thread that locks twice waits for itself), and not fair (who comes may overtake who sleeps).
+/// Every clone, in every process, is of the same lock. It is robust: when a process dies with it, the next owner is
+/// told [`LockError::OwnerDied`] within about 50 ms, and has it. A process that is *stopped* with it keeps it, and so
+/// does one that has [forgotten the guard](LockGuard#a-guard-that-is-never-dropped). It is not recursive (a thread
+/// that locks twice waits for itself), and not fair (who comes may overtake who sleeps).
 ///
 /// It travels as a part of any message, in the argument of a process, and works on in the child of a `Context::fork`; a copy of the process that was forked by hand cannot use it.
 ///
@@ -147,8 +148,13 @@ impl<'de> Deserialize<'de> for Lock {
 
 /// The lock, as long as this lives.
 ///
-/// One that is never dropped ([`std::mem::forget`], a thread that ends by `pthread_exit`) leaves the lock held until the process ends. One that was copied by a fork is not the
-/// copy's: dropping it there does nothing.
+/// One that was copied by a fork is not the copy's: dropping it there does nothing.
+///
+/// # A guard that is never dropped
+///
+/// After [`std::mem::forget`], or when a thread ends without unwinding (`pthread_exit`), the lock stays held until the
+/// process has ended, not the thread: the process owns it. Until then nobody gets it, nor does another thread of that
+/// process, and nobody is told. Then the next owner is told [`LockError::OwnerDied`], as after any death with the lock.
 #[must_use = "the lock is freed when this is dropped"]
 pub struct LockGuard<'a> {
     _held: Held<'a>,

@@ -24,9 +24,10 @@ const KIND: Kind = Kind::new("mutex", 1);
 
 /// A value in shared memory that one owner at a time reads and writes, across processes.
 ///
-/// Every clone, in every process, is of the same value. Like [`Lock`](crate::Lock) it is robust, not recursive and not fair. When a process dies with it,
-/// the value is whatever that process left; the next owner gets [`LockError::OwnerDied`] with the guard inside, and decides: it repairs
-/// the value, or trusts it, or gives up.
+/// Every clone, in every process, is of the same value. Like [`Lock`](crate::Lock) it is robust, not recursive and not
+/// fair, and stays held when a guard is [never dropped](crate::LockGuard#a-guard-that-is-never-dropped). When a
+/// process dies with it, the value is whatever that process left; the next owner gets [`LockError::OwnerDied`] with
+/// the guard inside, and decides: it repairs the value, or trusts it, or gives up.
 ///
 /// It travels as `Lock` does. Who receives it must expect the same `T`; anything else is an error.
 ///
@@ -173,8 +174,9 @@ impl<'de, T: Plain> Deserialize<'de> for Mutex<T> {
 
 /// The value, as long as this lives.
 ///
-/// One that is never dropped leaves the lock held until the process ends. In a copy of the process made by a fork
-/// it belongs to the parent: using it there is a panic, dropping it does nothing.
+/// One that is never dropped leaves the value locked until the process ends, not the thread; the next owner gets
+/// [`LockError::OwnerDied`] then: see [`LockGuard`](crate::LockGuard#a-guard-that-is-never-dropped). In a copy of the
+/// process made by a fork it belongs to the parent: using it there is a panic, dropping it does nothing.
 #[must_use = "the lock is freed when this is dropped"]
 pub struct MutexGuard<'a, T> {
     held: Held<'a>,

@@ -218,8 +218,9 @@ impl<'de> Deserialize<'de> for RLock {
 /// The lock, or one of the times that this thread has it, as long as this lives. The last one frees it, whichever
 /// that is.
 ///
-/// One that is never dropped leaves the lock held until the process ends. One that was copied by a fork is not the
-/// copy's: dropping it there does nothing. It stays in its thread:
+/// One that is never dropped leaves the lock held until the process ends, not the thread: see
+/// [`LockGuard`](crate::LockGuard#a-guard-that-is-never-dropped). One that was copied by a fork is not the copy's:
+/// dropping it there does nothing. It stays in its thread:
 ///
 /// ```compile_fail,E0277
 /// let lock = billiard_sync::RLock::new().unwrap();

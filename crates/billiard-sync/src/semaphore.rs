@@ -1,6 +1,6 @@
 //! Permits that processes share.
 
-use std::{fmt, marker::PhantomData, time::Duration};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use billiard_shm::{
     Kind, Place,
@@ -14,7 +14,7 @@ use crate::{
     Error,
     home::{self, Home, Housed},
     words::{
-        Wait,
+        NextLook, Wait,
         semaphore::{self as words, Bell, Full},
     },
 };
@@ -62,6 +62,8 @@ pub struct Semaphore {
     home: Home,
     words: Place<Words>,
     holdings: Place<[AtomicU64]>,
+    /// Shared by the clones that this process makes of it.
+    look: Arc<NextLook>,
 }
 
 /// A [`Semaphore`] that never has more permits than it began with.
@@ -107,7 +109,7 @@ impl Semaphore {
 
     fn at(home: Home) -> Result<Self, Error> {
         let holdings = home.places(size_of::<Words>(), home.capacity())?;
-        Ok(Self { words: home.place(0)?, holdings, home })
+        Ok(Self { words: home.place(0)?, holdings, home, look: Arc::default() })
     }
 
     /// Takes a permit that nobody will own, however long that takes.
@@ -208,7 +210,7 @@ impl Semaphore {
 
     fn words(&self) -> words::Semaphore<'_> {
         let ledger = Ledger::new(&self.words.count, &self.holdings).bounded(self.bound());
-        words::Semaphore { ledger, bell: &self.words.bell }
+        words::Semaphore { ledger, bell: &self.words.bell, look: &self.look }
     }
 
     /// The most permits that there may be.

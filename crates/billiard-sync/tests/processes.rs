@@ -292,6 +292,41 @@ fn permits_of_the_dead_come_back_and_those_of_nobody_do_not() {
     assert_eq!(semaphore.value(), 3);
 }
 
+fn die_with_a_permit((semaphore, ready): (Semaphore, Event)) {
+    let _permit = semaphore.permit().unwrap();
+    forever(&ready)
+}
+
+/// Takes a permit and gives it back, again and again: nobody waits for long.
+fn pass_permits_on((semaphore, begun, enough): (Semaphore, Event, Event)) {
+    while !enough.is_set() {
+        let permit = semaphore.permit().unwrap();
+        begun.set().unwrap();
+        std::thread::yield_now();
+        drop(permit);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn permits_of_the_dead_come_back_under_traffic() {
+    let _watchdog = Watchdog::start("permits_of_the_dead_come_back_under_traffic", 60);
+    let (semaphore, enough) = (Semaphore::new(2).unwrap(), Event::new().unwrap());
+    // They take part before the other dies: so none of them has its record, and with that what it held.
+    let mut traffic = [(); 3].map(|()| {
+        let begun = Event::new().unwrap();
+        let one = start(pass_permits_on, (semaphore.clone(), begun.clone(), enough.clone()));
+        assert!(begun.wait_timeout(LONG).unwrap());
+        one
+    });
+    kill_when_ready(die_with_a_permit, semaphore.clone());
+    // While they go on: as many are free at some moment as there were.
+    let all_back = eventually(10, || semaphore.value() == 2);
+    enough.set().unwrap();
+    traffic.iter_mut().for_each(|one| assert!(one.join().unwrap().success()));
+    assert_eq!((all_back, semaphore.value()), (true, 2));
+}
+
 fn die_at_barrier((barrier, ready): (Barrier, Event)) {
     ready.set().unwrap();
     let _ = barrier.wait();

@@ -409,6 +409,34 @@ mod tests {
     }
 
     #[test]
+    fn a_change_from_long_ago_fails_though_the_numbers_are_the_same() {
+        let (count, holdings) = words(2);
+        let ledger = Ledger::new(&count, &holdings);
+        ledger.take(ONE).unwrap();
+        for _ in 0..4 {
+            ledger.add(1).unwrap();
+            ledger.remove().unwrap();
+        }
+        // ONE has died. One who sweeps has read all that he needs, and is stopped.
+        let (old, dead) = (ledger.written_down(), ledger.holding(0));
+        assert_eq!((old.count(), dead.held()), (1, 1));
+        // Another does the same, and others go on, until as much is free as then. If a plain change counted on from the
+        // last number, that would be 6, then 9 as it was in `old`, then 12.
+        assert_eq!(ledger.sweep(|_| false), 1);
+        ledger.take(TWO).unwrap();
+        ledger.give_back(TWO).unwrap();
+        ledger.take(TWO).unwrap();
+        for _ in 0..10 {
+            ledger.add(2).unwrap();
+            ledger.remove().unwrap();
+            ledger.remove().unwrap();
+            assert_eq!(ledger.free(), 1);
+            assert!(!ledger.replace(old, Count::new(2, Change::Swept, 0, dead.sequence() + 1)));
+        }
+        assert_eq!((ledger.free(), ledger.held_by(ONE), ledger.held_by(TWO)), (1, 0, 1));
+    }
+
+    #[test]
     fn numbers_come_round() {
         let (count, holdings) = words(1);
         let ledger = Ledger::new(&count, &holdings);

@@ -260,7 +260,7 @@ impl Registry {
         open.retain(|registry| registry.strong_count() > 0);
         let usable = |registry: &Arc<Inner>| registry.file == file && registry.segment.check_usable().is_ok();
         if let Some(registry) = open.iter().filter_map(Weak::upgrade).find(usable) {
-            drop(segment); // closes a descriptor of the file, which loses the lock
+            drop((head, segment)); // both: that closes a descriptor of the file, which loses the lock
             let registry = Self(registry);
             registry.keep_lock()?;
             return Ok(registry);

@@ -13,4 +13,4 @@ pub(crate) mod peers;
 pub(crate) mod rlock;
 pub(crate) mod semaphore;
 
-pub(crate) use peers::{Owner, Peers, Rounds, Wait};
+pub(crate) use peers::{NextLook, Owner, Peers, Rounds, Wait};

@@ -119,6 +119,25 @@ impl Rounds {
     }
 }
 
+/// When this process looks next, for all its waits for one thing: many that are each too short for a look add up. It
+/// is in the process's own memory.
+#[derive(Debug, Default)]
+pub(crate) struct NextLook(std::sync::atomic::AtomicU64);
+
+impl NextLook {
+    /// Whether it is time to look; at first it is. Not in models without a recheck.
+    pub(crate) fn is_due(&self, peers: &impl Peers) -> bool {
+        use std::sync::atomic::Ordering::Relaxed; // two threads that look at once do no harm
+
+        let Some(recheck) = peers.recheck() else { return false };
+        let due = Deadline::from_nanos(self.0.load(Relaxed)).has_passed();
+        if due {
+            self.0.store(Deadline::after(recheck).as_nanos(), Relaxed);
+        }
+        due
+    }
+}
+
 /// Participants for tests and models: those are dead who are said to be.
 #[cfg(test)]
 pub(crate) mod fake {
@@ -147,6 +166,12 @@ pub(crate) mod fake {
         /// Waiters look by themselves whenever they like.
         pub(crate) fn mortal() -> Self {
             Self { dead: AtomicU32::new(0), recheck: Some(Duration::ZERO) }
+        }
+
+        /// Those that are killed die; waiters look so often.
+        #[cfg(not(loom))]
+        pub(crate) fn looking_every(time: Duration) -> Self {
+            Self { dead: AtomicU32::new(0), recheck: Some(time) }
         }
 
         /// It is dead from now on: what it did before is seen by who knows it, as with the kernel's record locks.

@@ -9,7 +9,7 @@ use billiard_shm::{
 };
 use billiard_wire::fault;
 
-use super::{Peers, Rounds, Wait};
+use super::{NextLook, Peers, Rounds, Wait};
 
 /// Somebody sleeps, or is about to.
 const WAITING: u32 = 1 << 31;
@@ -32,6 +32,7 @@ pub(crate) struct Full;
 pub(crate) struct Semaphore<'a> {
     pub(crate) ledger: Ledger<'a>,
     pub(crate) bell: &'a Bell,
+    pub(crate) look: &'a NextLook,
 }
 
 // SAFETY: it is one atomic.
@@ -133,6 +134,10 @@ impl Semaphore<'_> {
     /// Tries, and sleeps, and tries again.
     #[cold]
     fn wait_until(self, peers: &impl Peers, wait: Wait, attempt: impl Fn() -> bool) -> bool {
+        // Under traffic no wait may be long enough for a look of its own.
+        if self.look.is_due(peers) && self.sweep(peers) && attempt() {
+            return true;
+        }
         let mut slept = false;
         let mut rounds = Rounds::new(wait, peers);
         loop {
@@ -162,21 +167,25 @@ impl Semaphore<'_> {
 mod tests {
     use std::time::Duration;
 
-    use billiard_shm::prim::AtomicU64;
+    use billiard_shm::prim::{AtomicBool, AtomicU64};
+    use billiard_test_support::Watchdog;
 
     use super::*;
-    use crate::words::peers::fake::{Fake, member};
+    use crate::words::peers::{
+        RECHECK,
+        fake::{Fake, member},
+    };
 
-    struct Words(AtomicU64, Vec<AtomicU64>, Bell);
+    struct Words(AtomicU64, Vec<AtomicU64>, Bell, NextLook);
 
     impl Words {
         fn new(permits: u32) -> Self {
             let holdings = (0..4).map(|_| AtomicU64::new(0)).collect();
-            Self(AtomicU64::new(Ledger::initial(permits)), holdings, Bell::new())
+            Self(AtomicU64::new(Ledger::initial(permits)), holdings, Bell::new(), NextLook::default())
         }
 
         fn semaphore(&self, bound: u32) -> Semaphore<'_> {
-            Semaphore { ledger: Ledger::new(&self.0, &self.1).bounded(bound), bell: &self.2 }
+            Semaphore { ledger: Ledger::new(&self.0, &self.1).bounded(bound), bell: &self.2, look: &self.3 }
         }
     }
 
@@ -216,6 +225,44 @@ mod tests {
     }
 
     #[test]
+    fn who_finds_no_permit_looks_unless_its_process_just_has() {
+        let _watchdog = Watchdog::start("who_finds_no_permit_looks_unless_its_process_just_has", 60);
+        let words = Words::new(2);
+        let hour = Duration::from_secs(3600);
+        let (semaphore, peers) = (words.semaphore(2), Fake::looking_every(hour));
+        assert!(semaphore.try_take(member(1), &peers) && semaphore.try_take(member(1), &peers));
+        peers.kill(member(1).into());
+        assert!(semaphore.take(member(2), &peers, Wait::at_most(hour)), "at once");
+        assert_eq!((semaphore.ledger.free(), semaphore.ledger.held_by(member(1))), (1, 0));
+        assert!(!words.3.is_due(&peers), "it has looked");
+    }
+
+    #[test]
+    fn wake_ups_put_no_look_off() {
+        let _watchdog = Watchdog::start("wake_ups_put_no_look_off", 60);
+        let words = Words::new(1);
+        let (semaphore, peers) = (words.semaphore(1), Fake::looking_every(RECHECK));
+        assert!(semaphore.try_take(member(1), &peers));
+        let taken = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(semaphore.take(member(2), &peers, Wait::ForEver));
+                taken.store(true, Ordering::Relaxed);
+            });
+            // It has looked, and waits.
+            while words.2.0.load(Ordering::Relaxed) & WAITING == 0 {
+                std::thread::yield_now();
+            }
+            peers.kill(member(1).into());
+            while !taken.load(Ordering::Relaxed) {
+                words.2.ring(1);
+                std::thread::yield_now();
+            }
+        });
+        assert_eq!((semaphore.ledger.free(), semaphore.ledger.held_by(member(2))), (0, 1));
+    }
+
+    #[test]
     fn a_bell_nobody_waits_for_is_not_rung() {
         let words = Words::new(0);
         let semaphore = words.semaphore(5);
@@ -239,17 +286,19 @@ mod models {
         count: AtomicU64,
         holdings: Vec<AtomicU64>,
         bell: Bell,
+        look: NextLook,
         peers: Fake,
     }
 
     impl Shared {
         fn new(permits: u32, peers: Fake) -> Arc<Self> {
             let holdings = (0..2).map(|_| AtomicU64::new(0)).collect();
-            Arc::new(Self { count: AtomicU64::new(Ledger::initial(permits)), holdings, bell: Bell::new(), peers })
+            let count = AtomicU64::new(Ledger::initial(permits));
+            Arc::new(Self { count, holdings, bell: Bell::new(), look: NextLook::default(), peers })
         }
 
         fn semaphore(&self) -> Semaphore<'_> {
-            Semaphore { ledger: Ledger::new(&self.count, &self.holdings), bell: &self.bell }
+            Semaphore { ledger: Ledger::new(&self.count, &self.holdings), bell: &self.bell, look: &self.look }
         }
 
         fn release(&self) {
