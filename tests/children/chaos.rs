@@ -1,5 +1,5 @@
 //! Random jobs on a pool while its workers are killed and stopped at random: every job has one outcome, the right
-//! one, and afterwards the pool is whole. `chaos --seconds N --seed S`; prints what it did.
+//! one, and afterwards the pool is whole; first with a job table, then without. `chaos --seconds N --seed S`; prints what it did.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billiard::{JobError, Pool};
+use billiard::{Isolation, JobError, Pool};
 use billiard_test_support::{Census, Random, Watchdog, descendants, eventually, misdeeds};
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +106,16 @@ fn main() -> ExitCode {
         before = Census::take();
         before.descendants == 1
     }));
-    let pool = Pool::builder().workers(WORKERS).timeout(LIMIT).build().expect("a pool");
+    let mut is_good = true;
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        is_good &= run_through(isolation, seconds as f64 / 2.0, &mut random, &before);
+    }
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Jobs, kills and stops for so long; whether all was as it has to be.
+fn run_through(isolation: Isolation, seconds: f64, random: &mut Random, before: &Census) -> bool {
+    let pool = Pool::builder().workers(WORKERS).timeout(LIMIT).isolation(isolation).build().expect("a pool");
     assert!(eventually(20, || pool.ready_workers() == WORKERS));
 
     let over = AtomicBool::new(false);
@@ -114,7 +123,7 @@ fn main() -> ExitCode {
     let (mut outcomes, mut wrong, mut faults) = (BTreeMap::new(), 0u64, [0u64; 2]);
     thread::scope(|scope| {
         let hunt = scope.spawn(|| hunt(&mut hunter, &over));
-        let end = Instant::now() + Duration::from_secs(seconds);
+        let end = Instant::now() + Duration::from_secs_f64(seconds);
         while Instant::now() < end {
             let jobs: Vec<_> = (0..64)
                 .map(|_| {
@@ -142,15 +151,18 @@ fn main() -> ExitCode {
     let works = pool.apply(run, (Deed::Echo, 3)).is_ok_and(|bytes| bytes == [3, 3, 3]);
     // While a worker lives, so may what its jobs have started; with the pool all of it ends.
     drop(pool);
-    let same = eventually(20, || Census::take() == before);
+    let same = eventually(20, || Census::take() == *before);
     let after = Census::take();
     for ((deed, outcome), count) in &outcomes {
         println!("{deed:?} -> {outcome}: {count}");
     }
     let total: u64 = outcomes.values().sum();
-    println!("{total} jobs in {seconds} s, {} SIGKILL, {} SIGSTOP, {wrong} wrong outcomes", faults[0], faults[1]);
+    println!(
+        "{isolation:?}: {total} jobs in {seconds} s, {} SIGKILL, {} SIGSTOP, {wrong} wrong outcomes",
+        faults[0], faults[1]
+    );
     println!("pool whole: {whole}, works: {works}, counts as before: {same} ({before:?}, {after:?})");
-    if wrong == 0 && whole && works && same && total > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    wrong == 0 && whole && works && same && total > 0
 }
 
 fn name(outcome: &Result<Vec<u8>, JobError>) -> &'static str {

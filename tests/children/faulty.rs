@@ -3,29 +3,58 @@
 //!
 //! It is of use only in a build with `--cfg billiard_fault`.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use billiard::{JobError, Pool};
-use billiard_test_support::{Watchdog, descendants, eventually, is_alive};
+use billiard::{Isolation, JobError, Pool};
+use billiard_test_support::{Watchdog, descendants, eventually, is_alive, state};
 
 const JOBS: u64 = 40;
 
-fn double(n: u64) -> (u64, Vec<u8>) {
-    (n * 2, vec![n as u8; 5000])
+fn double((n, bytes): (u64, Vec<u8>)) -> (u64, Vec<u8>) {
+    (n * 2, bytes)
+}
+
+/// `faulty LIMIT ISOLATION SIZE [continue]`: the limit of a job in ms, short where a process stops and only the limit ends it, long where nothing but the plan
+/// may end a job; `shared` or `strict`; how many bytes each job carries there and back; whether who is stopped goes on after a while.
+fn arguments() -> Option<(Duration, Isolation, usize, bool)> {
+    let mut arguments = std::env::args().skip(1);
+    let limit = Duration::from_millis(arguments.next()?.parse().ok()?);
+    let isolation = match arguments.next()?.as_str() {
+        "shared" => Isolation::Shared,
+        "strict" => Isolation::Strict,
+        _ => return None,
+    };
+    Some((limit, isolation, arguments.next()?.parse().ok()?, arguments.next().is_some()))
+}
+
+/// Lets everybody go on who is stopped, now and then, until `over`.
+fn go_on(over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(30));
+        for pid in descendants(std::process::id()).into_iter().filter(|&pid| state(pid) == Some('T')) {
+            // SAFETY: CONT to a process that descends from this one.
+            unsafe { libc::kill(pid as i32, libc::SIGCONT) };
+        }
+    }
 }
 
 fn main() {
     billiard::init();
     let _watchdog = Watchdog::start("child-faulty", 100);
-    // Short where a process stops and only the limit ends it; long where nothing but the plan may end a job.
-    let limit = std::env::args().nth(1).and_then(|ms| ms.parse().ok()).expect("the limit of a job, in ms");
-    let pool = Pool::builder().workers(2).timeout(Duration::from_millis(limit)).build().expect("a pool");
-    let handles: Vec<_> = (0..JOBS).map(|n| pool.apply_async(double, n).expect("accepted")).collect();
+    let (limit, isolation, size, goes_on) = arguments().expect("its four arguments");
+    static OVER: AtomicBool = AtomicBool::new(false);
+    let helper = goes_on.then(|| std::thread::spawn(|| go_on(&OVER)));
+    let pool = Pool::builder().workers(2).timeout(limit).isolation(isolation).build().expect("a pool");
+    let job = |n| pool.apply_async(double, (n, vec![n as u8; size])).expect("accepted");
+    let handles: Vec<_> = (0..JOBS).map(job).collect();
     let (mut values, mut lost, mut limits, mut failed) = (0, 0, 0, 0);
     for (n, handle) in (0..).zip(handles) {
         match handle.get() {
             Ok((twice, bytes)) => {
-                assert!(twice == 2 * n && bytes == vec![n as u8; 5000], "another job's value");
+                assert!(twice == 2 * n && bytes == vec![n as u8; size], "another job's value");
                 values += 1;
             }
             Err(JobError::WorkerLost(_)) => lost += 1,
@@ -35,6 +64,8 @@ fn main() {
         }
     }
     drop(pool);
+    OVER.store(true, Ordering::Relaxed);
+    helper.map(std::thread::JoinHandle::join);
     let alive = || descendants(std::process::id()).into_iter().filter(|&pid| is_alive(pid)).count();
     assert!(eventually(20, || alive() <= 1), "beside the helper process: {:?}", descendants(std::process::id()));
     println!("values {values}, lost {lost}, limits {limits}, failed {failed}");

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use billiard_test_support::{Random, Watchdog, patience, rounds};
 
-/// The steps that a process of the pool passes, and how often a run of `child-faulty` passes each at least.
+/// The steps that a process of any pool passes, and how often a run of `child-faulty` passes each at least.
 const STEPS: &[(&str, u64)] = &[
     ("child.forked", 1),
     ("child.set_up", 1),
@@ -22,6 +22,31 @@ const STEPS: &[(&str, u64)] = &[
     ("guardian.reap", 1),
 ];
 
+/// Those of a worker at a job table; the first as often as it looks for a job.
+const TABLE_STEPS: &[(&str, u64)] = &[
+    ("table.claim", 10),
+    ("table.claimed", 10),
+    ("worker.claimed", 10),
+    ("worker.run", 10),
+    ("worker.publish", 10),
+    ("worker.laid_down", 10),
+    ("worker.published", 10),
+    ("worker.announced", 10),
+    ("table.found", 1),
+    ("table.sleep", 1),
+];
+
+/// Those of a worker at a job table whose jobs do not fit into a record.
+const MAIL_STEPS: &[(&str, u64)] = &[("worker.mail", 10), ("worker.sent", 10), ("worker.laid_down", 10)];
+
+/// After these a result counts, whatever becomes of its worker.
+const PUBLISHED: &[&str] = &["worker.published", "worker.announced", "table.found", "table.sleep"];
+
+/// What a run is made of, beside its plan: isolation and size.
+const STRICT: [&str; 2] = ["strict", "5000"];
+const SMALL: [&str; 2] = ["shared", "10"];
+const LARGE: [&str; 2] = ["shared", "5000"];
+
 /// System calls that fail, with which error, and from which pass on that is not the end of building the pool.
 const FAILURES: &[(&str, i32, u64)] = &[
     ("sys.context.fork", libc::EAGAIN, 1),
@@ -35,16 +60,22 @@ const FAILURES: &[(&str, i32, u64)] = &[
 /// The limit of a job that only the plan may end, in milliseconds.
 const LONG: u32 = 60_000;
 
-fn run(plan: &str, limit: u32) -> String {
+fn run(plan: &str, limit: u32, kind: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_child-faulty"))
         .arg(limit.to_string())
+        .args(kind)
         .env("BILLIARD_FAULT", plan)
         .env_remove("RUST_BACKTRACE")
         .output()
         .expect("the helper program runs");
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    assert!(output.status.success(), "{plan}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-    println!("{plan}: {text}");
+    assert!(
+        output.status.success(),
+        "{plan} {kind:?}: {}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    println!("{plan} {kind:?}: {text}");
     text
 }
 
@@ -57,10 +88,13 @@ fn count(text: &str, what: &str) -> u64 {
 fn a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed() {
     let _watchdog = Watchdog::start("a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed", patience(300));
     for mut random in rounds("a_kill_at_any_step", 1, 0.3) {
-        for &(step, passes) in STEPS {
-            let text = run(&format!("{step}=kill@{}", 1 + random.below(passes)), LONG);
-            if step == "worker.published" {
-                assert_eq!(count(&text, "lost"), 0, "a result that was written whole counts: {text}");
+        let all = [(STEPS, STRICT), (STEPS, LARGE), (TABLE_STEPS, SMALL), (MAIL_STEPS, LARGE)];
+        for (steps, kind) in all {
+            for &(step, passes) in steps {
+                let text = run(&format!("{step}=kill@{}", 1 + random.below(passes)), LONG, &kind);
+                if PUBLISHED.contains(&step) {
+                    assert_eq!(count(&text, "lost"), 0, "a result that was laid down whole counts: {text}");
+                }
             }
         }
     }
@@ -70,10 +104,32 @@ fn a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed() {
 fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
     let _watchdog = Watchdog::start("a_stop_at_any_step_of_a_worker_ends_at_the_limit", patience(300));
     for mut random in rounds("a_stop_at_any_step", 1, 0.2) {
-        for step in ["worker.run", "worker.publish", "worker.published"] {
-            let pass = 8 + random.below(5); // every worker stops there: not too many
-            let text = run(&format!("{step}=stop@{pass}"), 300);
-            assert!(count(&text, "limits") > 0, "{step}: {text}");
+        let in_the_table = ["worker.claimed", "worker.run", "worker.publish", "worker.laid_down"];
+        let all: [(&[&str], _); 3] = [
+            (&["worker.run", "worker.publish", "worker.published"], STRICT),
+            (&in_the_table, SMALL),
+            (&["worker.mail", "worker.sent"], LARGE),
+        ];
+        for (steps, kind) in all {
+            for step in steps {
+                let pass = 8 + random.below(5); // every worker stops there: not too many
+                let text = run(&format!("{step}=stop@{pass}"), 300, &kind);
+                assert!(count(&text, "limits") > 0, "{step}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_is_stopped_at_any_step_and_goes_on_loses_nothing() {
+    let _watchdog = Watchdog::start("a_worker_that_is_stopped_at_any_step_and_goes_on_loses_nothing", patience(300));
+    for mut random in rounds("a_worker_that_is_stopped", 1, 0.2) {
+        for (steps, kind) in [(TABLE_STEPS, SMALL), (MAIL_STEPS, LARGE)] {
+            for &(step, passes) in steps {
+                let plan = format!("{step}=stop@{}", 1 + random.below(passes));
+                let text = run(&plan, LONG, &[kind[0], kind[1], "continue"]);
+                assert_eq!(count(&text, "values"), 40, "{plan}: {text}");
+            }
         }
     }
 }
@@ -82,7 +138,7 @@ fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
 fn a_guardian_that_stops_delays_replacements_and_no_job() {
     let _watchdog = Watchdog::start("a_guardian_that_stops_delays_replacements_and_no_job", 300);
     for step in ["guardian.fork", "guardian.forked"] {
-        let text = run(&format!("{step}=stop@2"), LONG);
+        let text = run(&format!("{step}=stop@2"), LONG, &STRICT);
         assert_eq!(count(&text, "values"), 40, "the worker that there is does it all: {text}");
     }
 }
@@ -92,7 +148,7 @@ fn a_system_call_that_fails_is_an_error_and_not_the_end() {
     let _watchdog = Watchdog::start("a_system_call_that_fails_is_an_error_and_not_the_end", 300);
     let mut random = Random::from_env("a_system_call_that_fails");
     for &(call, errno, first) in FAILURES {
-        let text = run(&format!("{call}=errno:{errno}@{}", first + random.below(3)), LONG);
+        let text = run(&format!("{call}=errno:{errno}@{}", first + random.below(3)), LONG, &STRICT);
         assert_eq!(count(&text, "values"), 40, "{call}: {text}");
     }
 }
@@ -100,8 +156,8 @@ fn a_system_call_that_fails_is_an_error_and_not_the_end() {
 #[test]
 fn a_program_whose_children_never_come_up_fails_and_resolves_every_job() {
     let _watchdog = Watchdog::start("a_program_whose_children_never_come_up_fails_and_resolves_every_job", 300);
-    let text = run("sys.context.fork=errno:11@*", LONG);
+    let text = run("sys.context.fork=errno:11@*", LONG, &SMALL);
     assert_eq!(count(&text, "failed"), 40, "{text}");
-    let text = run("worker.start=kill@*", LONG);
+    let text = run("worker.start=kill@*", LONG, &SMALL);
     assert_eq!(count(&text, "failed"), 40, "{text}");
 }

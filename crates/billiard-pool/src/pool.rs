@@ -28,6 +28,11 @@ use crate::{
     table::{Ended, Look, NewJob, Refused, Stopped, Table, Ticket},
 };
 
+thread_local! {
+    /// Where arguments are encoded: those that fit into a record are copied from here.
+    static SCRATCH: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
+}
+
 /// A pool of worker processes.
 ///
 /// Every job that is accepted ends once, with its value or a typed error. A worker that crashes, hangs or is killed takes
@@ -87,6 +92,16 @@ pub(crate) struct Inner {
     start_failure: Option<RemoteError>,
     /// Jobs with callbacks that have ended in another thread than the supervisor's, where callbacks run.
     late: Vec<Ended>,
+}
+
+/// What became of waiting for a job in the table.
+enum Waited {
+    /// This is its outcome.
+    Done(Ended),
+    /// It is in its cell, or on the way there.
+    Elsewhere,
+    /// It still is in the table.
+    Pending,
 }
 
 /// A job that has not ended.
@@ -238,26 +253,44 @@ impl Shared {
         }
     }
 
-    /// Waits a while for a job in the table; false when its outcome is in its cell, or on the way there.
+    /// Waits until a job is no longer pending in the table; false when it still is at the deadline. Its outcome is in its cell then, or on the way there.
     pub(crate) fn wait(&self, ticket: Ticket, cell: &Cell, deadline: Option<Deadline>) -> bool {
-        let Some(table) = &self.table else { return false };
+        match self.await_done(ticket, cell, deadline) {
+            Waited::Done(ended) => self.finish([ended]),
+            Waited::Elsewhere => {}
+            Waited::Pending => return false,
+        }
+        true
+    }
+
+    /// The outcome of a job, past its cell, once it is there; none where it comes, or has come, into the cell.
+    pub(crate) fn fetch(&self, ticket: Ticket, cell: &Cell) -> Option<RawOutcome> {
+        match self.await_done(ticket, cell, None) {
+            Waited::Done(ended) => Some(ended.outcome),
+            Waited::Elsewhere | Waited::Pending => None,
+        }
+    }
+
+    fn await_done(&self, ticket: Ticket, cell: &Cell, deadline: Option<Deadline>) -> Waited {
+        let Some(table) = &self.table else { return Waited::Elsewhere };
         if cell.has_callback() {
-            return false; // the supervisor brings it
+            return Waited::Elsewhere; // the supervisor brings it
         }
-        match table.look(ticket) {
-            Look::Gone => return false,
-            Look::Pending => table.wait(ticket, deadline),
-            Look::Done => {}
+        loop {
+            match table.look(ticket) {
+                Look::Gone => return Waited::Elsewhere,
+                Look::Done => match table.collect(ticket) {
+                    Some(ended) => return Waited::Done(ended),
+                    None => {
+                        // Somebody else has it; or a part of it comes by mail, which the supervisor brings.
+                        table.supervise(ticket);
+                        return Waited::Elsewhere;
+                    }
+                },
+                Look::Pending if deadline.is_some_and(Deadline::has_passed) => return Waited::Pending,
+                Look::Pending => table.wait(ticket, deadline),
+            }
         }
-        if table.look(ticket) != Look::Done {
-            return true;
-        }
-        match table.collect(ticket) {
-            Some(ended) => self.finish([ended]),
-            // Somebody else has it; or a part of it comes by mail, which the supervisor brings.
-            None => self.supervise(ticket),
-        }
-        false
     }
 
     /// Has the supervisor bring a job's outcome.
@@ -352,9 +385,10 @@ impl Shared {
         if let Err(forked) = self.is_here() {
             return Err(SubmitError::new(argument, forked.into()));
         }
-        let encoded = Task::new(function)
-            .map_err(JobError::ForeignFunction)
-            .and_then(|task| Ok((task, codec::encode(&argument).map_err(JobError::ArgumentEncode)?)));
+        let encoded = Task::new(function).map_err(JobError::ForeignFunction).and_then(|task| {
+            let encoded = codec::encode_into(&argument, SCRATCH.take()).map_err(JobError::ArgumentEncode)?;
+            Ok((task, encoded))
+        });
         let (task, encoded) = match encoded {
             Ok(ready) => ready,
             Err(error) => return Err(SubmitError::new(argument, error)),
@@ -404,8 +438,7 @@ impl Shared {
         Ok(JobHandle::new(id, None, cell, self.clone()))
     }
 
-    fn submit_to(&self, table: &Table, new: NewJob, wait: bool) -> Result<Ticket, Refused> {
-        let mut new = Some(new);
+    fn submit_to(&self, table: &Table, mut new: NewJob, wait: bool) -> Result<Ticket, Refused> {
         let mut ended = Vec::new();
         let mut is_announced = false;
         loop {
@@ -416,6 +449,7 @@ impl Shared {
                     if wake {
                         self.wake();
                     }
+                    SCRATCH.set(new.argument);
                     return Ok(ticket);
                 }
                 Err(Refused::Full) if wait && is_announced => {

@@ -15,7 +15,7 @@ use crate::{
     message::{Failure, FromWorker, ToWorker},
     state::JobId,
     sys,
-    table::{Claim, Desk, DeskSent, Found, MAX_RESULT, Output},
+    table::{Claim, Desk, DeskSent, Found, MAX_RESULT, Output, RECORD},
 };
 
 /// What a worker process runs under `Isolation::Strict`: jobs come over its socket, one at a time. It ends when the pool closes its end, or says something
@@ -72,14 +72,15 @@ fn begin(pool: &Connection) -> bool {
 
 /// One job out of the table; false when that was the last.
 fn work(pool: &Connection, reader: &mut FrameReader, desk: &Desk, claim: Claim) -> bool {
-    let Some(input) = desk.input(claim) else { return false };
+    let mut record = [0; RECORD];
+    let Some(input) = desk.input(claim, &mut record) else { return false };
     if input.has_limit {
         desk.accept(claim);
     }
     let outcome = match input.argument {
         Some(argument) => {
             fault::point("worker.run");
-            run(input.task, &argument, Received::default())
+            run(input.task, argument, Received::default())
         }
         None => {
             desk.ring();

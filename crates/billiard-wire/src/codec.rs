@@ -159,13 +159,33 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, EncodeError> 
     Ok(Encoded { body, attachments })
 }
 
+/// As [`encode`], into the room of `buffer`, whose bytes are dropped: for who encodes one value after the other.
+///
+/// # Errors
+///
+/// As [`encode`]; the buffer is dropped then.
+pub fn encode_into<T: Serialize + ?Sized>(value: &T, mut buffer: Vec<u8>) -> Result<Encoded, EncodeError> {
+    buffer.clear();
+    let mut attachments = Attachments::default();
+    let body = checked(&mut attachments, || postcard::to_extend(value, buffer), type_name::<T>())?;
+    Ok(Encoded { body, attachments })
+}
+
 /// Encodes `value` as a part of a message whose other parts have put `attachments` in the list.
 ///
 /// # Errors
 ///
 /// As [`encode`]; the list is then dropped, so that every attachment in it is kept.
 pub fn encode_after<T: Serialize + ?Sized>(value: &T, attachments: &mut Attachments) -> Result<Vec<u8>, EncodeError> {
-    let (bytes, refused) = attachments::while_encoding(attachments, || postcard::to_stdvec(value));
+    checked(attachments, || postcard::to_stdvec(value), type_name::<T>())
+}
+
+fn checked(
+    attachments: &mut Attachments,
+    encode: impl FnOnce() -> postcard::Result<Vec<u8>>,
+    type_name: &'static str,
+) -> Result<Vec<u8>, EncodeError> {
+    let (bytes, refused) = attachments::while_encoding(attachments, encode);
     match (refused, bytes) {
         (None, Ok(bytes)) => Ok(bytes),
         (refused, bytes) => {
@@ -175,7 +195,7 @@ pub fn encode_after<T: Serialize + ?Sized>(value: &T, attachments: &mut Attachme
                 (None, Err(format)) => Cause::Format(format),
                 (None, Ok(_)) => unreachable!("matched above"),
             };
-            Err(EncodeError { type_name: type_name::<T>(), source })
+            Err(EncodeError { type_name, source })
         }
     }
 }

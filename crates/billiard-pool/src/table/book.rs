@@ -183,12 +183,12 @@ impl Book {
 
     // ---- handing in
 
-    /// Takes `new` and hands it in, if there is a slot. What had to be collected for that is in `ended`.
+    /// Hands `new` in, if there is a slot; what does not fit into a record is taken out of it. What had to be collected for that is in `ended`.
     pub(crate) fn submit(
         &mut self,
         control: &Control<'_>,
         inputs: &Inputs,
-        new: &mut Option<NewJob>,
+        new: &mut NewJob,
         now: Nanos,
         ended: &mut Vec<Ended>,
     ) -> Result<Ticket, Refused> {
@@ -206,7 +206,7 @@ impl Book {
         if self.free.is_empty() || is_ring_full(self.begin) {
             return Err(Refused::Full);
         }
-        let (Some(slot), Some(new)) = (self.free.pop(), new.take()) else { return Err(Refused::Full) };
+        let Some(slot) = self.free.pop() else { return Err(Refused::Full) };
         let job = self.next_job;
         self.next_job += 1;
         let ticket = Ticket { slot, job };
@@ -214,10 +214,10 @@ impl Book {
         let written = inputs.write(slot, job, (new.task, new.limit.is_some()), fits.then_some(&new.argument));
         debug_assert!(written.is_ok(), "the slot is the table's");
         let frame = (!fits).then(|| {
-            let mut attachments = new.attachments;
+            let mut attachments = std::mem::take(&mut new.attachments);
             let head = ToWorker { job: JobId(job), task: new.task };
             let head = codec::encode_after(&head, &mut attachments).expect("numbers encode");
-            Box::new(FrameWriter::typed(&head, new.argument, attachments))
+            Box::new(FrameWriter::typed(&head, std::mem::take(&mut new.argument), attachments))
         });
         if frame.is_some() {
             self.mail.push(ticket);
@@ -226,7 +226,7 @@ impl Book {
         self.timers.extend(due.map(|due| (due, slot, job)));
         self.jobs[slot] = Some(Job {
             id: job,
-            cell: new.cell,
+            cell: new.cell.clone(),
             limit: new.limit,
             due,
             frame,

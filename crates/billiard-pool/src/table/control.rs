@@ -355,7 +355,6 @@ impl Control<'_> {
     /// Wakes the worker in that seat; false when it does not sleep.
     fn wake(&self, seat: usize) -> bool {
         let Some(words) = self.seats.get(seat) else { return false };
-        fault::point("table.wake");
         let (index, mask) = bit(seat);
         // Until it looks for itself, so that nobody wakes another for the same job.
         self.head.searching[index].fetch_or(mask, Ordering::Relaxed);

@@ -13,7 +13,7 @@ const INPUTS: Kind = Kind::new("inputs", 1);
 const OUTPUTS: Kind = Kind::new("outputs", 1);
 
 /// How large a record is.
-const RECORD: usize = 256;
+pub(crate) const RECORD: usize = 256;
 const INPUT_HEAD: usize = 32;
 const OUTPUT_HEAD: usize = 16;
 /// The largest argument that fits into a record.
@@ -101,14 +101,17 @@ impl ControlMemory {
 
 /// What a worker is to do.
 #[derive(Debug)]
-pub(crate) struct Input {
+pub(crate) struct Input<'r> {
     pub(crate) job: u64,
     pub(crate) task: Task,
     /// Whether the moment of the claim is to be noted.
     pub(crate) has_limit: bool,
     /// The argument; none when it comes by mail.
-    pub(crate) argument: Option<Vec<u8>>,
+    pub(crate) argument: Option<&'r [u8]>,
 }
+
+/// Where an input record is copied to.
+pub(crate) type Record = [u8; RECORD];
 
 /// What jobs are to be done: one record for each slot. Only the pool can write it.
 #[derive(Debug)]
@@ -150,13 +153,12 @@ impl Inputs {
     }
 
     /// The record of a slot that the caller has claimed; none when it is another job's, or makes no sense.
-    pub(crate) fn read(&self, slot: usize) -> Option<Input> {
-        let mut record = [0; RECORD];
-        self.0.read(slot * RECORD, &mut record).ok()?;
+    pub(crate) fn read<'r>(&self, slot: usize, record: &'r mut Record) -> Option<Input<'r>> {
+        self.0.read(slot * RECORD, record).ok()?;
         let word = |at: usize| u64::from_ne_bytes(record[at..at + 8].try_into().expect("eight bytes"));
         let argument = match word(24) as u32 {
             Self::MAIL => None,
-            len => Some(record.get(INPUT_HEAD..INPUT_HEAD + len as usize)?.to_vec()),
+            len => Some(record.get(INPUT_HEAD..INPUT_HEAD + len as usize)?),
         };
         let (job, task, has_limit) = (word(0), Task::from_words([word(8), word(16)]), record[28] != 0);
         Some(Input { job, task, has_limit, argument })
@@ -250,19 +252,20 @@ mod tests {
 
     #[test]
     fn records_come_back() {
-        let task = Task::from_words([7, 9]);
+        let (task, mut record) = (Task::from_words([7, 9]), [0; RECORD]);
         let inputs = Inputs::create(SHAPE).unwrap();
         let theirs = Inputs::attach(inputs.descriptor().unwrap(), SHAPE).unwrap();
         for len in [0, 1, 7, MAX_ARGUMENT] {
             let argument: Vec<u8> = (0..len).map(|n| n as u8).collect();
             inputs.write(2, 5, (task, len == 1), Some(&argument)).unwrap();
-            let input = theirs.read(2).unwrap();
-            assert_eq!((input.job, input.task, input.has_limit, input.argument), (5, task, len == 1, Some(argument)));
+            let input = theirs.read(2, &mut record).unwrap();
+            let found = (input.job, input.task, input.has_limit, input.argument);
+            assert_eq!(found, (5, task, len == 1, Some(&argument[..])));
         }
         inputs.write(2, 5, (task, false), None).unwrap();
-        assert_eq!(theirs.read(2).unwrap().argument, None);
+        assert_eq!(theirs.read(2, &mut record).unwrap().argument, None);
         assert!(theirs.write(0, 1, (task, false), None).is_err(), "only the pool can write it");
-        assert!(theirs.read(3).is_none(), "there is no such slot");
+        assert!(theirs.read(3, &mut record).is_none(), "there is no such slot");
         let outputs = Outputs::create(SHAPE).unwrap();
         for output in [Output::Value(vec![1; MAX_RESULT]), Output::Failure(Vec::new()), Output::Mail] {
             outputs.write(1, 8, &output).unwrap();
@@ -282,6 +285,6 @@ mod tests {
         assert_eq!(outputs.read(0, 8), None);
         let inputs = Inputs::create(SHAPE).unwrap();
         inputs.0.write(24, &(MAX_ARGUMENT as u32 + 1).to_ne_bytes()).unwrap();
-        assert!(inputs.read(0).is_none());
+        assert!(inputs.read(0, &mut [0; RECORD]).is_none());
     }
 }

@@ -20,6 +20,6 @@ mod sides;
 pub(crate) use self::{
     book::{Ended, NewJob, Refused, Stopped, Ticket},
     control::{Claim, Found, MAX_SEATS, MAX_SLOTS},
-    memory::{MAX_RESULT, Output},
+    memory::{MAX_RESULT, Output, RECORD},
     sides::{Desk, DeskSent, Look, Table},
 };

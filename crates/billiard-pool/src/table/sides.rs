@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     book::{Book, Ended, Nanos, NewJob, Refused, Stopped, Ticket},
     control::{Claim, Found, watch},
-    memory::{ControlMemory, Input, Inputs, Output, Outputs, Shape},
+    memory::{ControlMemory, Input, Inputs, Output, Outputs, Record, Shape},
     word::Phase,
 };
 use crate::{
@@ -27,10 +27,10 @@ use crate::{
 
 /// How long a waiter sleeps before it looks by itself: whoever was to wake it may be stopped.
 pub(crate) const RECHECK: Duration = Duration::from_millis(50);
-/// How often a caller looks at the slot word before it sleeps.
-const CALLER_SPINS: u32 = 2_000;
-/// How often a worker looks at the ring before it sleeps.
-const WORKER_SPINS: u32 = 2_000;
+/// How often a caller looks at the slot word before it sleeps: some 20 µs, what waking it would cost.
+const CALLER_SPINS: u32 = 500;
+/// How often a worker looks at the ring before it sleeps: as long.
+const WORKER_SPINS: u32 = 500;
 
 fn now() -> Nanos {
     Deadline::after(Duration::ZERO).as_nanos()
@@ -79,10 +79,10 @@ impl Table {
     // ---- callers
 
     /// Hands a job in, if there is a slot; and whether the supervisor has to be woken for it. What had to be collected for that is in `ended`.
-    pub(crate) fn submit(&self, new: &mut Option<NewJob>, ended: &mut Vec<Ended>) -> Result<(Ticket, bool), Refused> {
+    pub(crate) fn submit(&self, new: &mut NewJob, ended: &mut Vec<Ended>) -> Result<(Ticket, bool), Refused> {
         let control = self.control.words();
         // The clock is read for those alone that need it.
-        let now = if new.as_ref().is_some_and(|new| new.limit.is_some()) { now() } else { 0 };
+        let now = if new.limit.is_some() { now() } else { 0 };
         let mut book = self.book();
         let next = book.next_deadline();
         let ticket = book.submit(&control, &self.inputs, new, now, ended)?;
@@ -272,7 +272,7 @@ impl DeskSent {
             outputs: Outputs::attach(self.outputs.into_inner(), self.shape)?,
             bell: self.bell.into_inner(),
             max_tasks: self.max_tasks,
-            searchers: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32),
+            searchers: std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2) as u32),
         })
     }
 }
@@ -295,9 +295,9 @@ impl Desk {
         self.control.words().next(self.seat, WORKER_SPINS, self.searchers)
     }
 
-    /// What the job is.
-    pub(crate) fn input(&self, claim: Claim) -> Option<Input> {
-        let input = self.inputs.read(claim.slot)?;
+    /// What the job is. Its argument is in `record`.
+    pub(crate) fn input<'r>(&self, claim: Claim, record: &'r mut Record) -> Option<Input<'r>> {
+        let input = self.inputs.read(claim.slot, record)?;
         let generation = super::word::Word::ready(input.job) == super::word::Word::ready(claim.generation);
         generation.then_some(input)
     }

@@ -1,4 +1,4 @@
-//! What a pool promises, one promise a test. Plain tests, run in parallel.
+//! What a pool promises, whatever isolates its workers: one promise a test. Plain tests, run in parallel.
 
 use std::{
     fs::File,
@@ -8,10 +8,8 @@ use std::{
 };
 
 use billiard_connection::Connection;
-use billiard_pool::{Context, ErrorKind, Fd, JobError, JobHandle, Pool, RemoteError};
+use billiard_pool::{Context, ErrorKind, Fd, JobError, JobHandle, Pool, PoolBuilder, RemoteError};
 use billiard_test_support::{Watchdog, eventually, is_alive, misdeeds};
-
-billiard_pool::init_for_tests!();
 
 fn square(n: u64) -> u64 {
     n * n
@@ -32,15 +30,20 @@ fn forever(_: ()) {
     }
 }
 
+/// A pool of the kind that is tested.
+fn builder() -> PoolBuilder {
+    Pool::builder().isolation(crate::ISOLATION)
+}
+
 fn pool(workers: usize) -> Pool {
-    Pool::builder().workers(workers).build().unwrap()
+    builder().workers(workers).build().unwrap()
 }
 
 #[test]
 fn a_job_gives_its_value() {
     let _watchdog = Watchdog::start("a_job_gives_its_value", 60);
     for context in [Context::forkserver(), Context::spawn()] {
-        let pool = Pool::builder().workers(2).context(context).build().unwrap();
+        let pool = builder().workers(2).context(context).build().unwrap();
         assert_eq!(pool.apply(square, 7).unwrap(), 49);
         let handles: Vec<_> = (0..100).map(|n| pool.apply_async(square, n).unwrap()).collect();
         for (n, handle) in handles.into_iter().enumerate().rev() {
@@ -111,7 +114,7 @@ fn imap_ends_when_its_pool_does() {
     assert!(matches!(rest.iter().find(|value| value.is_err()), Some(Err(JobError::PoolClosed))));
     assert!(matches!(pool.map(square, 0..3), Err(JobError::PoolClosed)));
 
-    let pool = Pool::builder().workers(2).build().unwrap();
+    let pool = builder().workers(2).build().unwrap();
     let mut values = pool.imap_unordered(sleep_ms, std::iter::repeat(1));
     assert!(values.next().unwrap().is_ok());
     pool.terminate();
@@ -131,7 +134,7 @@ fn a_panic_fails_its_job_and_keeps_its_worker() {
     let error = pool.apply(odd_panics, 3).unwrap_err();
     let JobError::Panicked(panic) = &error else { panic!("{error}") };
     assert_eq!(panic.message(), "3 is odd");
-    assert!(panic.location().unwrap().contains("pool.rs:"), "{panic}");
+    assert!(panic.location().unwrap().contains("mod.rs:"), "{panic}");
     assert_eq!(pool.apply(pid, ()).unwrap(), before);
     let error = pool.map(odd_panics, 0..10).unwrap_err();
     assert!(matches!(error, JobError::Panicked(_)), "{error}");
@@ -180,7 +183,7 @@ fn a_lost_worker_says_how_it_ended_and_is_replaced() {
 #[test]
 fn a_job_over_its_limit_ends_and_the_next_runs() {
     let _watchdog = Watchdog::start("a_job_over_its_limit_ends_and_the_next_runs", 60);
-    let pool = Pool::builder().workers(1).timeout(Duration::from_millis(30)).build().unwrap();
+    let pool = builder().workers(1).timeout(Duration::from_millis(30)).build().unwrap();
     let limit = Duration::from_millis(30);
     let over = pool.apply(forever, ()).unwrap_err();
     assert!(matches!(over, JobError::TimeLimitExceeded(at) if at == limit), "{over}");
@@ -195,7 +198,7 @@ fn a_job_over_its_limit_ends_and_the_next_runs() {
 #[test]
 fn times_beyond_all_clocks_are_for_ever() {
     let _watchdog = Watchdog::start("times_beyond_all_clocks_are_for_ever", 60);
-    let pool = Pool::builder().workers(1).timeout(Duration::MAX).grace(Duration::MAX).build().unwrap();
+    let pool = builder().workers(1).timeout(Duration::MAX).grace(Duration::MAX).build().unwrap();
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
     let limit = Duration::from_millis(20);
     assert!(pool.job(forever, ()).timeout(limit).submit().unwrap().get().is_err());
@@ -216,7 +219,7 @@ fn ignores_term(_: ()) {
 #[test]
 fn a_job_that_ignores_sigterm_is_killed_with_its_children() {
     let _watchdog = Watchdog::start("a_job_that_ignores_sigterm_is_killed_with_its_children", 60);
-    let pool = Pool::builder().workers(1).timeout(Duration::from_millis(100)).build().unwrap();
+    let pool = builder().workers(1).timeout(Duration::from_millis(100)).build().unwrap();
     let worker = pool.apply(pid, ()).unwrap();
     assert!(matches!(pool.apply(ignores_term, ()), Err(JobError::TimeLimitExceeded(_))));
     assert_eq!(pool.apply(square, 2).unwrap(), 4);
@@ -296,7 +299,7 @@ fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
 #[test]
 fn a_full_queue_pushes_back_and_gives_the_argument_back() {
     let _watchdog = Watchdog::start("a_full_queue_pushes_back_and_gives_the_argument_back", 60);
-    let pool = Pool::builder().workers(1).queue_size(2).build().unwrap();
+    let pool = builder().workers(1).queue_size(2).build().unwrap();
     let running = pool.apply_async(forever, ()).unwrap();
     assert!(eventually(10, || pool.ready_workers() == 1 && !format!("{pool:?}").contains("queued: 1")));
     let mut queued: Vec<JobHandle<u64>> = (0..2).map(|n| pool.job(square, n).try_submit().unwrap()).collect();
@@ -399,7 +402,7 @@ fn large_arguments_and_values_travel_both_ways_at_once() {
 #[test]
 fn what_cannot_be_is_refused_before_anything_starts() {
     let _watchdog = Watchdog::start("what_cannot_be_is_refused_before_anything_starts", 60);
-    for builder in [Pool::builder().workers(0), Pool::builder().queue_size(0)] {
+    for builder in [builder().workers(0), builder().queue_size(0)] {
         assert_eq!(builder.build().unwrap_err().kind(), ErrorKind::Configuration);
     }
 }
@@ -458,7 +461,7 @@ fn a_worker_that_hangs_up_is_ended_and_its_job_lost() {
 }
 
 fn nested(n: u64) -> Result<Vec<u64>, RemoteError> {
-    let pool = Pool::builder().workers(1).build()?;
+    let pool = builder().workers(1).build()?;
     Ok(pool.map(square, 0..n)?)
 }
 
