@@ -84,6 +84,8 @@ struct Job {
     limit: Option<Duration>,
     /// When its timer is due.
     due: Option<Nanos>,
+    /// When it was first seen to be claimed, by a worker that had not noted when: it may be stopped there.
+    seen: Option<Nanos>,
     /// What a worker gets once it has claimed it, where that does not fit into the record.
     frame: Option<Box<FrameWriter>>,
     /// A result that came by mail, and counts when the job is done.
@@ -229,6 +231,7 @@ impl Book {
             cell: new.cell.clone(),
             limit: new.limit,
             due,
+            seen: None,
             frame,
             arrived: None,
             supervised: false,
@@ -535,22 +538,21 @@ impl Book {
             if !self.has(ticket) {
                 continue;
             }
-            let Some(limit) = self.jobs[slot].as_ref().and_then(|job| job.limit) else { continue };
-            let word = control.word(slot);
-            let due = match word.phase() {
+            let Some(entry) = self.jobs[slot].as_mut() else { continue };
+            let Some(limit) = entry.limit else { continue };
+            let due = match control.word(slot).phase() {
                 Some(Phase::Claimed) => {
                     let accepted = control.slots[slot].accepted.load(std::sync::atomic::Ordering::Relaxed);
-                    // Zero: claimed just now. In the future: no moment that a worker has had.
-                    after(if accepted == 0 || accepted > now { now } else { accepted }, limit)
+                    // Zero: not noted yet. In the future: no moment that a worker has had.
+                    let is_moment = accepted != 0 && accepted <= now;
+                    after(if is_moment { accepted } else { *entry.seen.get_or_insert(now) }, limit)
                 }
                 Some(Phase::Ready) => after(now, limit),
                 _ => continue,
             };
             if due > now {
+                entry.due = Some(due);
                 self.timers.insert((due, slot, job));
-                if let Some(Some(job)) = self.jobs.get_mut(slot) {
-                    job.due = Some(due);
-                }
                 continue;
             }
             match self.stop(control, ticket, JobError::TimeLimitExceeded(limit), true) {
