@@ -39,7 +39,7 @@ Options:
 
 /// The checks, in the order in which `all` runs them.
 pub(crate) static CHECKS: &[Check] =
-    &[loom::CHECK, faults::CHECK, locks::CHECK, themes::ORPHANS, themes::STARTS, chaos::CHECK];
+    &[loom::CHECK, faults::CHECK, locks::CHECK, themes::ORPHANS, themes::STARTS, themes::ACCOUNTING, chaos::CHECK];
 
 /// Something that must hold, looked at for as long as one likes.
 #[derive(Debug)]

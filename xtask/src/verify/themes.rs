@@ -20,6 +20,13 @@ pub(super) const STARTS: Check = Check {
     run: |plan| run(plan, &["billiard-tests"], &["busy"], |_| {}),
 };
 
+/// Jobs that end at the worst moment.
+pub(super) const ACCOUNTING: Check = Check {
+    name: "accounting",
+    about: "limits that strike at random, a worker for each job: every job has its own outcome",
+    run: |plan| run(plan, &["billiard-tests"], &["accounting"], |_| {}),
+};
+
 /// Beyond twice the budget and this, a run counts as hung.
 pub(super) const GRACE: Duration = Duration::from_secs(600);
 

@@ -1,0 +1,220 @@
+//! Every job once, whatever the order and however many: full tables, stopped workers, limits that strike at random, recycling, callbacks.
+//! `cargo xtask verify accounting` goes on for longer.
+
+use std::{
+    fs,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use billiard::{Isolation, JobError, JobHandle, Pool, PoolBuilder};
+use billiard_test_support::{Random, Watchdog, descendants, eventually, patience, rounds, state};
+
+billiard::init_for_tests!();
+
+fn increment(n: u64) -> u64 {
+    n + 1
+}
+
+fn pid(_: ()) -> u32 {
+    std::process::id()
+}
+
+fn busy_for(microseconds: u64) -> u64 {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_micros(microseconds) {
+        std::hint::spin_loop();
+    }
+    microseconds
+}
+
+fn busy_pid(_: ()) -> u32 {
+    busy_for(5_000);
+    std::process::id()
+}
+
+fn builder(workers: usize) -> PoolBuilder {
+    Pool::builder().workers(workers).isolation(Isolation::Shared)
+}
+
+/// Stops or continues a process that descends from this one.
+fn signal(pid: u32, signal: i32) {
+    assert!(descendants(std::process::id()).contains(&pid));
+    // SAFETY: a signal to a process that descends from this one.
+    unsafe { libc::kill(pid as i32, signal) };
+}
+
+/// The pids of the workers of a pool that has as many.
+fn workers(pool: &Pool, count: usize) -> Vec<u32> {
+    let mut pids = Vec::new();
+    assert!(eventually(30, || {
+        let handles: Vec<_> = (0..count).map(|_| pool.apply_async(busy_pid, ()).unwrap()).collect();
+        pids.extend(handles.into_iter().map(|handle| handle.get().unwrap()));
+        pids.sort_unstable();
+        pids.dedup();
+        pids.len() == count
+    }));
+    pids
+}
+
+#[test]
+fn more_jobs_than_the_table_holds_are_got_in_any_order_by_one_thread() {
+    let _watchdog = Watchdog::start("more_jobs_than_the_table_holds_are_got_in_any_order_by_one_thread", 120);
+    let mut random = Random::from_env("more_jobs_than_the_table_holds");
+    let pool = builder(2).build().unwrap();
+    let mut handles: Vec<_> = (0..5_000).map(|n| (n, pool.apply_async(increment, n).unwrap())).collect();
+    while !handles.is_empty() {
+        let (n, handle) = handles.swap_remove(random.below(handles.len() as u64) as usize);
+        assert_eq!(handle.get().unwrap(), n + 1);
+    }
+}
+
+#[test]
+fn whoever_hands_in_more_than_the_table_holds_waits_and_nothing_grows() {
+    let _watchdog = Watchdog::start("whoever_hands_in_more_than_the_table_holds_waits_and_nothing_grows", 300);
+    const SLOTS: usize = 1000;
+    let jobs: u64 = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+    let pool = builder(2).queue_size(SLOTS).build().unwrap();
+    let pids = workers(&pool, 2);
+    pids.iter().for_each(|&pid| signal(pid, libc::SIGSTOP));
+    assert!(eventually(30, || pids.iter().all(|&pid| state(pid) == Some('T'))));
+    let handed_in = AtomicU64::new(0);
+    let (send, receive) = mpsc::channel::<(u64, JobHandle<u64>)>();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let send = send;
+            for n in 0..jobs {
+                send.send((n, pool.apply_async(increment, n).unwrap())).unwrap();
+                handed_in.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        assert!(eventually(60, || handed_in.load(Ordering::Relaxed) == SLOTS as u64 + 2));
+        let before = resident();
+        assert!(pool.job(increment, 0).try_submit().unwrap_err().is_full());
+        thread::sleep(Duration::from_millis(100)); // nothing is to happen meanwhile
+        assert_eq!(handed_in.load(Ordering::Relaxed), SLOTS as u64 + 2, "it waits");
+        assert!(resident() < before + 1024, "in KiB: {before} before, {} now", resident());
+        pids.iter().for_each(|&pid| signal(pid, libc::SIGCONT));
+        let all = receive.iter().map(|(n, handle)| u64::from(handle.get().unwrap() == n + 1)).sum::<u64>();
+        assert_eq!(all, jobs);
+    });
+}
+
+/// What this process has in memory, in KiB.
+fn resident() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4
+}
+
+#[test]
+fn others_go_on_while_a_worker_is_stopped() {
+    let _watchdog = Watchdog::start("others_go_on_while_a_worker_is_stopped", 120);
+    let pool = builder(3).build().unwrap();
+    let pids = workers(&pool, 3);
+    for &pid in &pids {
+        signal(pid, libc::SIGSTOP);
+        assert!(eventually(30, || state(pid) == Some('T')));
+        let handles: Vec<_> = (0..200).map(|n| pool.apply_async(increment, n).unwrap()).collect();
+        let sum: u64 = handles.into_iter().map(|handle| handle.get().unwrap()).sum();
+        assert_eq!(sum, 200 * 201 / 2);
+        signal(pid, libc::SIGCONT);
+    }
+}
+
+#[test]
+fn a_limit_hits_its_own_job_and_no_other() {
+    let _watchdog = Watchdog::start("a_limit_hits_its_own_job_and_no_other", patience(300));
+    let pool = builder(2).build().unwrap();
+    let (mut values, mut limits) = (0, 0);
+    for mut random in rounds("a_limit_hits_its_own_job", 20, 0.5) {
+        let jobs: Vec<_> = (0..100)
+            .map(|_| {
+                // Half of them have no limit, and are hit by none.
+                let limit = (random.below(2) == 0).then(|| Duration::from_micros(random.below(400)));
+                let time = random.below(200);
+                let job = pool.job(busy_for, time);
+                let job = if let Some(limit) = limit { job.timeout(limit) } else { job };
+                (time, limit, job.submit().unwrap())
+            })
+            .collect();
+        for (time, limit, handle) in jobs {
+            match handle.get() {
+                Ok(same) => {
+                    assert_eq!(same, time);
+                    values += 1;
+                }
+                Err(JobError::TimeLimitExceeded(its)) => {
+                    assert_eq!(limit, Some(its), "another job's limit");
+                    limits += 1;
+                }
+                Err(other) => panic!("{time} µs, {limit:?}: {other}"),
+            }
+        }
+    }
+    println!("{values} values, {limits} limits");
+    assert!(values > 0 && limits > 0);
+}
+
+#[test]
+fn a_worker_for_each_job_loses_none() {
+    let _watchdog = Watchdog::start("a_worker_for_each_job_loses_none", patience(300));
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Pool::builder().workers(2).isolation(isolation).max_tasks_per_child(1).build().unwrap();
+        let mut pids = Vec::new();
+        for _ in rounds("a_worker_for_each_job", 5, 0.2) {
+            let handles: Vec<_> = (0..40).map(|_| pool.apply_async(pid, ()).unwrap()).collect();
+            pids.extend(handles.into_iter().map(|handle| handle.get().unwrap()));
+        }
+        let jobs = pids.len();
+        pids.dedup();
+        assert_eq!(pids.len(), jobs, "no worker does two in a row");
+        println!("{isolation:?}: {jobs} jobs, each with a worker of its own");
+        pool.join().unwrap();
+    }
+}
+
+#[test]
+fn callbacks_see_the_outcome_before_the_handle_is_ready_and_may_hand_in_more() {
+    let _watchdog = Watchdog::start("callbacks_see_the_outcome_before_the_handle_is_ready_and_may_hand_in_more", 120);
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Arc::new(Pool::builder().workers(2).queue_size(50).isolation(isolation).build().unwrap());
+        let (seen, more) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        for n in 0..500 {
+            let (keep, more, again) = (seen.clone(), more.clone(), pool.clone());
+            let job = pool.job(increment, n).on_success(move |value| {
+                keep.lock().unwrap().push(*value);
+                // Nothing waits on the pool's own thread: where there is no room it says so.
+                match again.apply_async(increment, *value) {
+                    Ok(handle) => more.lock().unwrap().push((*value, handle)),
+                    Err(refused) => assert!(refused.is_full(), "{refused}"),
+                }
+            });
+            assert_eq!(job.submit().unwrap().get().unwrap(), n + 1);
+            assert_eq!(seen.lock().unwrap().last(), Some(&(n + 1)), "before the handle is ready");
+        }
+        for (value, handle) in more.lock().unwrap().drain(..) {
+            assert_eq!(handle.get().unwrap(), value + 1);
+        }
+        let (failed, panicked) = (Arc::new(Mutex::new(String::new())), pool.job(increment, u64::MAX));
+        let keep = failed.clone();
+        let job =
+            panicked.on_error(move |error| *keep.lock().unwrap() = error.to_string()).on_success(|_| panic!("no"));
+        assert!(job.submit().unwrap().get().is_err() || !cfg!(debug_assertions));
+        assert!(failed.lock().unwrap().contains("overflow") || !cfg!(debug_assertions));
+        let unruly = pool.job(increment, 1).on_success(|_| panic!("as planned")).submit().unwrap();
+        assert_eq!(unruly.get().unwrap(), 2, "a callback that panics harms nobody");
+        // Whoever ends it: the callback runs.
+        let (tell, told) = mpsc::channel();
+        let blockers: Vec<_> = (0..2).map(|_| pool.apply_async(busy_for, 200_000).unwrap()).collect();
+        let waiting = pool.job(increment, 1).on_error(move |error| tell.send(error.to_string()).unwrap()).submit();
+        assert!(waiting.unwrap().cancel());
+        assert!(told.recv().unwrap().contains("cancelled"));
+        blockers.into_iter().for_each(|handle| assert_eq!(handle.get().unwrap(), 200_000));
+        Arc::into_inner(pool).expect("the callbacks are gone").join().unwrap();
+    }
+}
