@@ -15,7 +15,7 @@ use crate::{
     message::{Failure, FromWorker, ToWorker},
     state::JobId,
     sys,
-    table::{Claim, Desk, DeskSent, Found, MAX_RESULT, Output, RECORD},
+    table::{Claim, Desk, DeskSent, Found, MAX_RESULT, Output, RECORD, Ticket},
 };
 
 /// What a worker process runs under `Isolation::Strict`: jobs come over its socket, one at a time. It ends when the pool closes its end, or says something
@@ -74,6 +74,7 @@ fn begin(pool: &Connection) -> bool {
 fn work(pool: &Connection, reader: &mut FrameReader, desk: &Desk, claim: Claim) -> bool {
     let mut record = [0; RECORD];
     let Some(input) = desk.input(claim, &mut record) else { return false };
+    let number = Ticket { slot: claim.slot, job: input.job }.number();
     if input.has_limit {
         desk.accept(claim);
     }
@@ -87,7 +88,7 @@ fn work(pool: &Connection, reader: &mut FrameReader, desk: &Desk, claim: Claim) 
             fault::point("worker.mail");
             let Ok(Some(frame)) = reader.read(pool, Mode::Wait) else { return false };
             match frame.head::<ToWorker>() {
-                Ok(head) if head.job.0 == input.job => {}
+                Ok(head) if head.job == number => {}
                 _ => return false,
             }
             match frame.decode_prefix::<ToWorker>() {
@@ -103,7 +104,7 @@ fn work(pool: &Connection, reader: &mut FrameReader, desk: &Desk, claim: Claim) 
     let output = match fit(outcome) {
         Ok(output) => output,
         Err(outcome) => {
-            if send(pool, JobId(input.job), outcome).is_err() {
+            if send(pool, number, outcome).is_err() {
                 return false;
             }
             fault::point("worker.sent");

@@ -16,7 +16,7 @@ use billiard_wire::{
 };
 
 use super::{
-    control::{Control, watch},
+    control::{Control, MAX_SLOTS, SLOT_BITS, watch},
     memory::{Inputs, MAX_ARGUMENT, Output, Outputs},
     word::Phase,
 };
@@ -50,6 +50,17 @@ pub(crate) struct NewJob {
 pub(crate) struct Ticket {
     pub(crate) slot: usize,
     pub(crate) job: u64,
+}
+
+impl Ticket {
+    /// Both in one number, for mail.
+    pub(crate) fn number(self) -> JobId {
+        JobId(self.job << SLOT_BITS | self.slot as u64)
+    }
+
+    fn of(JobId(number): JobId) -> Self {
+        Self { slot: number as usize & (MAX_SLOTS - 1), job: number >> SLOT_BITS }
+    }
 }
 
 /// A job that has ended, to be told to its handle once no lock is held.
@@ -217,7 +228,7 @@ impl Book {
         debug_assert!(written.is_ok(), "the slot is the table's");
         let frame = (!fits).then(|| {
             let mut attachments = std::mem::take(&mut new.attachments);
-            let head = ToWorker { job: JobId(job), task: new.task };
+            let head = ToWorker { job: ticket.number(), task: new.task };
             let head = codec::encode_after(&head, &mut attachments).expect("numbers encode");
             Box::new(FrameWriter::typed(&head, std::mem::take(&mut new.argument), attachments))
         });
@@ -346,22 +357,25 @@ impl Book {
         Some(Ended { cell: job.cell, outcome })
     }
 
-    /// A result has come over the socket of the worker in that seat.
+    /// A result has come over the socket of that worker.
     pub(crate) fn arrived(
         &mut self,
         control: &Control<'_>,
         worker: WorkerId,
-        job: u64,
+        number: JobId,
         outcome: RawOutcome,
     ) -> Option<Ended> {
-        let slot = self.jobs.iter().position(|entry| entry.as_ref().is_some_and(|entry| entry.id == job))?;
-        let word = control.word(slot);
-        let is_its = matches!(word.phase(), Some(Phase::Claimed | Phase::Done)) && word.is_of(job);
-        if !is_its || self.holder(word.seat()).is_none_or(|holder| holder.worker != worker) {
-            return None; // it has been ended, or was never that worker's
+        let ticket = Ticket::of(number);
+        if !self.has(ticket) {
+            return None; // it has been ended, or never was
         }
-        self.jobs[slot].as_mut()?.arrived = Some(Box::new(outcome));
-        self.collect(control, Ticket { slot, job })
+        let word = control.word(ticket.slot);
+        let is_its = matches!(word.phase(), Some(Phase::Claimed | Phase::Done)) && word.is_of(ticket.job);
+        if !is_its || self.holder(word.seat()).is_none_or(|holder| holder.worker != worker) {
+            return None; // it is not that worker's
+        }
+        self.jobs[ticket.slot].as_mut()?.arrived = Some(Box::new(outcome));
+        self.collect(control, ticket)
     }
 
     /// Ends a job with this error, if nobody has it yet; or also if a worker has it.
@@ -510,7 +524,7 @@ impl Book {
             };
             let Some(worker) = worker else { return true };
             let frame = self.jobs[ticket.slot].as_mut().and_then(|job| job.frame.take());
-            mail.extend(frame.map(|frame| (worker, JobId(ticket.job), *frame)));
+            mail.extend(frame.map(|frame| (worker, ticket.number(), *frame)));
             false
         });
         self.mail.append(&mut waiting);

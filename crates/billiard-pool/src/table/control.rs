@@ -13,7 +13,7 @@ use super::word::{GENERATION_BITS, Phase, Word};
 pub(crate) const MAX_SEATS: usize = if cfg!(loom) { 64 } else { 1024 };
 /// How many slots there can be.
 pub(crate) const MAX_SLOTS: usize = 1 << SLOT_BITS;
-const SLOT_BITS: u32 = 16;
+pub(crate) const SLOT_BITS: u32 = 16;
 
 /// Bits of [`Slot::watch`]: who is to be woken when the job is done.
 pub(crate) mod watch {

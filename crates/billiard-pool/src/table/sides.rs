@@ -177,7 +177,7 @@ impl Table {
     }
 
     pub(crate) fn arrived(&self, worker: WorkerId, job: JobId, outcome: RawOutcome) -> Option<Ended> {
-        self.book().arrived(&self.control.words(), worker, job.0, outcome)
+        self.book().arrived(&self.control.words(), worker, job, outcome)
     }
 
     pub(crate) fn audit(&self, worker: WorkerId, lost: &WorkerLost, ended: &mut Vec<Ended>) {
