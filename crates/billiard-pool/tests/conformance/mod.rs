@@ -234,18 +234,26 @@ fn a_job_that_ignores_sigterm_is_killed_with_its_children() {
     assert!(eventually(10, group_is_gone));
 }
 
+fn tells_and_waits(with: Connection) -> u64 {
+    with.send(&()).unwrap();
+    with.recv().unwrap()
+}
+
 #[test]
 fn cancelling_is_exact() {
     let _watchdog = Watchdog::start("cancelling_is_exact", 60);
     let pool = pool(1);
     let before = pool.apply(pid, ()).unwrap();
-    let running = pool.apply_async(sleep_ms, 100).unwrap();
+    let (here, there) = Connection::pair().unwrap();
+    let running = pool.apply_async(tells_and_waits, there).unwrap();
+    here.recv::<()>().unwrap(); // it has begun
     let queued = pool.apply_async(sleep_ms, 100).unwrap();
     assert!(queued.cancel());
     assert!(!queued.cancel(), "once");
     assert!(matches!(queued.get(), Err(JobError::Cancelled)));
-    assert!(eventually(10, || running.is_ready() || !running.cancel()));
-    assert_eq!(running.get().unwrap(), 100, "what has begun runs on");
+    assert!(!running.cancel(), "what has begun runs on");
+    here.send(&7_u64).unwrap();
+    assert_eq!(running.get().unwrap(), 7);
     assert_eq!(pool.apply(pid, ()).unwrap(), before, "and no worker ended for it");
 }
 
