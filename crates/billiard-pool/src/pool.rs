@@ -94,6 +94,15 @@ pub(crate) struct Inner {
     late: Vec<Ended>,
 }
 
+/// How a job is handed in.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    /// The caller waits for room.
+    wait: bool,
+    /// The supervisor looks after it.
+    look_after: bool,
+}
+
 /// What became of waiting for a job in the table.
 enum Waited {
     /// This is its outcome.
@@ -288,7 +297,12 @@ impl Shared {
                     }
                 },
                 Look::Pending if deadline.is_some_and(Deadline::has_passed) => return Waited::Pending,
-                Look::Pending => table.wait(ticket, deadline),
+                Look::Pending => {
+                    table.wait(ticket, deadline);
+                    if table.look(ticket) == Look::Pending && table.look_after() {
+                        self.wake();
+                    }
+                }
             }
         }
     }
@@ -380,7 +394,7 @@ impl Shared {
     fn submit<A: Message, R: Message>(
         self: &Arc<Self>,
         JobBuilder { pool: _, function, argument, limit, callbacks, result: _ }: JobBuilder<'_, A, R>,
-        wait: bool,
+        How { wait, look_after }: How,
     ) -> Result<JobHandle<R>, SubmitError<A>> {
         if let Err(forked) = self.is_here() {
             return Err(SubmitError::new(argument, forked.into()));
@@ -404,7 +418,7 @@ impl Shared {
             let (bytes, attachments) = encoded.into_parts();
             let supervised = cell.has_callback();
             let new = NewJob { task, argument: bytes, attachments, limit, cell: cell.clone(), supervised };
-            return match self.submit_to(table, new, wait) {
+            return match self.submit_to(table, new, How { wait, look_after }) {
                 Ok(ticket) => Ok(JobHandle::new(JobId(ticket.job), Some(ticket), cell, self.clone())),
                 Err(Refused::Full) => Err(SubmitError::new(argument, JobError::Full)),
                 Err(Refused::Closed) => {
@@ -438,11 +452,11 @@ impl Shared {
         Ok(JobHandle::new(id, None, cell, self.clone()))
     }
 
-    fn submit_to(&self, table: &Table, mut new: NewJob, wait: bool) -> Result<Ticket, Refused> {
+    fn submit_to(&self, table: &Table, mut new: NewJob, How { wait, look_after }: How) -> Result<Ticket, Refused> {
         let mut ended = Vec::new();
         let mut is_announced = false;
         loop {
-            let submitted = table.submit(&mut new, &mut ended);
+            let submitted = table.submit(&mut new, look_after, &mut ended);
             self.finish(ended.drain(..));
             match submitted {
                 Ok((ticket, wake)) => {
@@ -526,7 +540,8 @@ impl Pool {
     ///
     /// Why there is none.
     pub fn apply<A: Message, R: Message>(&self, function: fn(A) -> R, argument: A) -> Result<R, JobError> {
-        self.apply_async(function, argument)?.get()
+        // This caller looks after it by itself.
+        self.shared.submit(self.job(function, argument), How { wait: true, look_after: false })?.get()
     }
 
     /// Hands in a job. Waits only while the queue is full.
@@ -707,7 +722,7 @@ impl<A: Message, R: Message> JobBuilder<'_, A, R> {
     ///
     /// As [`Pool::apply_async`].
     pub fn submit(self) -> Result<JobHandle<R>, SubmitError<A>> {
-        self.pool.shared.submit(self, true)
+        self.pool.shared.submit(self, How { wait: true, look_after: true })
     }
 
     /// Hands it in without waiting.
@@ -716,7 +731,7 @@ impl<A: Message, R: Message> JobBuilder<'_, A, R> {
     ///
     /// As [`Pool::apply_async`]; [`SubmitError::is_full`] when the queue is full.
     pub fn try_submit(self) -> Result<JobHandle<R>, SubmitError<A>> {
-        self.pool.shared.submit(self, false)
+        self.pool.shared.submit(self, How { wait: false, look_after: true })
     }
 }
 

@@ -186,8 +186,9 @@ impl Supervisor {
         let look_again = self.look_again.values().min().map(|at| at.saturating_duration_since(Instant::now()));
         // Rounded up to what epoll counts in, by mio; and no longer than epoll can count.
         let tick = self.tick.map(|at| at.saturating_duration_since(Instant::now()));
-        let limit = self.shared.table().and_then(Table::next_deadline);
-        due.into_iter().chain(look_again).chain(tick).chain(limit).min().map(|timeout| timeout.min(LONGEST_SLEEP))
+        let timeout = due.into_iter().chain(look_again).chain(tick).min();
+        let timeout = self.shared.table().map_or(timeout, |table| table.sleeps_for(timeout));
+        timeout.map(|timeout| timeout.min(LONGEST_SLEEP))
     }
 
     fn happened(&mut self, event: &mio::event::Event) {

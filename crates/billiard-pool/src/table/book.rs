@@ -140,6 +140,8 @@ pub(crate) struct Book {
     is_closed: bool,
     /// Whether the supervisor looks by itself, since there are jobs.
     is_armed: bool,
+    /// Until when it sleeps.
+    sleeps_until: Nanos,
 }
 
 impl Book {
@@ -160,6 +162,7 @@ impl Book {
             begin: 0,
             is_closed: false,
             is_armed: false,
+            sleeps_until: Nanos::MAX,
         }
     }
 
@@ -261,6 +264,16 @@ impl Book {
     /// Whether the supervisor has to be told that there are jobs. Once.
     pub(crate) fn arm(&mut self) -> bool {
         !std::mem::replace(&mut self.is_armed, true)
+    }
+
+    /// The supervisor sleeps until then.
+    pub(crate) fn set_sleeps_until(&mut self, until: Nanos) {
+        self.sleeps_until = until;
+    }
+
+    /// Whether a limit is due before the supervisor looks.
+    pub(crate) fn is_early(&self) -> bool {
+        self.next_deadline().is_some_and(|due| due < self.sleeps_until)
     }
 
     /// Whether the supervisor looks by itself.

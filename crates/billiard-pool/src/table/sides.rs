@@ -78,15 +78,20 @@ impl Table {
 
     // ---- callers
 
-    /// Hands a job in, if there is a slot; and whether the supervisor has to be woken for it. What had to be collected for that is in `ended`.
-    pub(crate) fn submit(&self, new: &mut NewJob, ended: &mut Vec<Ended>) -> Result<(Ticket, bool), Refused> {
+    /// Hands a job in, if there is a slot; and whether the supervisor has to be woken for it: to look after it, which a caller that waits at once does by itself, or
+    /// for its limit. What had to be collected for that is in `ended`.
+    pub(crate) fn submit(
+        &self,
+        new: &mut NewJob,
+        look_after: bool,
+        ended: &mut Vec<Ended>,
+    ) -> Result<(Ticket, bool), Refused> {
         let control = self.control.words();
         // The clock is read for those alone that need it.
         let now = if new.limit.is_some() { now() } else { 0 };
         let mut book = self.book();
-        let next = book.next_deadline();
         let ticket = book.submit(&control, &self.inputs, new, now, ended)?;
-        let wake = book.arm() | (book.next_deadline() != next && book.next_deadline() < next.or(Some(Nanos::MAX)));
+        let wake = (look_after && book.arm()) || (new.limit.is_some() && book.is_early());
         drop(book);
         control.rouse();
         Ok((ticket, wake))
@@ -105,6 +110,11 @@ impl Table {
     /// Wakes those who wait for room.
     pub(crate) fn give_room(&self) {
         self.control.words().give_room();
+    }
+
+    /// Has the supervisor look after the jobs; whether it has to be woken for that.
+    pub(crate) fn look_after(&self) -> bool {
+        self.book().arm()
     }
 
     /// Where a job is.
@@ -233,9 +243,14 @@ impl Table {
         !book.disarm()
     }
 
-    /// How long it is until a limit has to be looked at.
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.book().next_deadline().map(|due| Deadline::from_nanos(due).remaining())
+    /// The supervisor is going to sleep for so long, or for ever: no longer than until a limit has to be looked at, which is given. Whoever hands in a job with an
+    /// earlier limit wakes it.
+    pub(crate) fn sleeps_for(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let mut book = self.book();
+        let until = timeout.map(|timeout| Deadline::after(timeout).as_nanos());
+        let until = until.into_iter().chain(book.next_deadline()).min();
+        book.set_sleeps_until(until.unwrap_or(Nanos::MAX));
+        until.map(|until| Deadline::from_nanos(until).remaining())
     }
 }
 
