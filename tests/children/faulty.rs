@@ -4,6 +4,7 @@
 //! It is of use only in a build with `--cfg billiard_fault`.
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -11,15 +12,13 @@ use std::{
 use billiard::{Isolation, JobError, Pool};
 use billiard_test_support::{Watchdog, descendants, eventually, is_alive, state};
 
-const JOBS: u64 = 40;
-
-fn double((n, bytes): (u64, Vec<u8>)) -> (u64, Vec<u8>) {
-    (n * 2, bytes)
+fn double((n, bytes): (u64, Vec<u8>)) -> (u64, u32, Vec<u8>) {
+    (n * 2, std::process::id(), bytes)
 }
 
-/// `faulty LIMIT ISOLATION SIZE [continue]`: the limit of a job in ms, short where a process stops and only the limit ends it, long where nothing but the plan
-/// may end a job; `shared` or `strict`; how many bytes each job carries there and back; whether who is stopped goes on after a while.
-fn arguments() -> Option<(Duration, Isolation, usize, bool)> {
+/// `faulty LIMIT ISOLATION SIZE JOBS [continue]`: the limit of a job in ms, short where a process stops and only the limit ends it, long where nothing but the plan
+/// may end a job; `shared` or `strict`; how many bytes each job carries there and back; how many jobs; whether who is stopped goes on after a while.
+fn arguments() -> Option<(Duration, Isolation, usize, u64, bool)> {
     let mut arguments = std::env::args().skip(1);
     let limit = Duration::from_millis(arguments.next()?.parse().ok()?);
     let isolation = match arguments.next()?.as_str() {
@@ -27,7 +26,8 @@ fn arguments() -> Option<(Duration, Isolation, usize, bool)> {
         "strict" => Isolation::Strict,
         _ => return None,
     };
-    Some((limit, isolation, arguments.next()?.parse().ok()?, arguments.next().is_some()))
+    let (size, jobs) = (arguments.next()?.parse().ok()?, arguments.next()?.parse().ok()?);
+    Some((limit, isolation, size, jobs, arguments.next().is_some()))
 }
 
 /// Lets everybody go on who is stopped, now and then, until `over`.
@@ -44,20 +44,25 @@ fn go_on(over: &AtomicBool) {
 fn main() {
     billiard::init();
     let _watchdog = Watchdog::start("child-faulty", 100);
-    let (limit, isolation, size, goes_on) = arguments().expect("its four arguments");
+    let (limit, isolation, size, jobs, goes_on) = arguments().expect("its arguments");
     static OVER: AtomicBool = AtomicBool::new(false);
     let helper = goes_on.then(|| std::thread::spawn(|| go_on(&OVER)));
     let pool = Pool::builder().workers(2).timeout(limit).isolation(isolation).build().expect("a pool");
     let job = |n| pool.apply_async(double, (n, vec![n as u8; size])).expect("accepted");
-    let handles: Vec<_> = (0..JOBS).map(job).collect();
+    let handles: Vec<_> = (0..jobs).map(job).collect();
     let (mut values, mut lost, mut limits, mut failed) = (0, 0, 0, 0);
+    let mut workers = BTreeSet::new();
     for (n, handle) in (0..).zip(handles) {
         match handle.get() {
-            Ok((twice, bytes)) => {
+            Ok((twice, pid, bytes)) => {
+                workers.insert(pid);
                 assert!(twice == 2 * n && bytes == vec![n as u8; size], "another job's value");
                 values += 1;
             }
-            Err(JobError::WorkerLost(_)) => lost += 1,
+            Err(JobError::WorkerLost(worker)) => {
+                workers.insert(worker.pid());
+                lost += 1;
+            }
             Err(JobError::TimeLimitExceeded(_)) => limits += 1,
             Err(JobError::PoolFailed(_)) => failed += 1,
             Err(other) => panic!("job {n}: {other}"),
@@ -68,6 +73,6 @@ fn main() {
     helper.map(std::thread::JoinHandle::join);
     let alive = || descendants(std::process::id()).into_iter().filter(|&pid| is_alive(pid)).count();
     assert!(eventually(20, || alive() <= 1), "beside the helper process: {:?}", descendants(std::process::id()));
-    println!("values {values}, lost {lost}, limits {limits}, failed {failed}");
-    assert_eq!(values + lost + limits + failed, JOBS);
+    println!("values {values}, lost {lost}, limits {limits}, failed {failed}, workers {}", workers.len());
+    assert_eq!(values + lost + limits + failed, jobs);
 }

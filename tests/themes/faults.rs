@@ -42,10 +42,10 @@ const MAIL_STEPS: &[(&str, u64)] = &[("worker.mail", 10), ("worker.sent", 10), (
 /// After these a result counts, whatever becomes of its worker.
 const PUBLISHED: &[&str] = &["worker.published", "worker.announced", "table.found", "table.sleep"];
 
-/// What a run is made of, beside its plan: isolation and size.
-const STRICT: [&str; 2] = ["strict", "5000"];
-const SMALL: [&str; 2] = ["shared", "10"];
-const LARGE: [&str; 2] = ["shared", "5000"];
+/// What a run is made of, beside its plan: isolation, size, and how many jobs.
+const STRICT: [&str; 3] = ["strict", "5000", "40"];
+const SMALL: [&str; 3] = ["shared", "10", "40"];
+const LARGE: [&str; 3] = ["shared", "5000", "40"];
 
 /// System calls that fail, with which error, and from which pass on that is not the end of building the pool.
 const FAILURES: &[(&str, i32, u64)] = &[
@@ -101,6 +101,26 @@ fn a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed() {
 }
 
 #[test]
+fn workers_that_are_killed_again_and_again_lose_their_own_jobs_alone() {
+    let _watchdog = Watchdog::start("workers_that_are_killed_again_and_again", patience(300));
+    let mut kills = 0;
+    for mut random in rounds("workers_that_are_killed_again_and_again", 1, 0.3) {
+        for (steps, kind) in [(TABLE_STEPS, ["shared", "10", "500"]), (MAIL_STEPS, ["shared", "5000", "500"])] {
+            for &(step, _) in steps {
+                // Each worker of the pool, and each that takes its place.
+                let text = run(&format!("{step}=kill@{}", 1 + random.below(20)), LONG, &kind);
+                kills += count(&text, "workers").saturating_sub(2);
+                if PUBLISHED.contains(&step) {
+                    assert_eq!(count(&text, "lost"), 0, "a result that was laid down whole counts: {text}");
+                }
+            }
+        }
+    }
+    println!("{kills} kills");
+    assert!(kills > 0);
+}
+
+#[test]
 fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
     let _watchdog = Watchdog::start("a_stop_at_any_step_of_a_worker_ends_at_the_limit", patience(300));
     for mut random in rounds("a_stop_at_any_step", 1, 0.2) {
@@ -127,7 +147,7 @@ fn a_worker_that_is_stopped_at_any_step_and_goes_on_loses_nothing() {
         for (steps, kind) in [(TABLE_STEPS, SMALL), (MAIL_STEPS, LARGE)] {
             for &(step, passes) in steps {
                 let plan = format!("{step}=stop@{}", 1 + random.below(passes));
-                let text = run(&plan, LONG, &[kind[0], kind[1], "continue"]);
+                let text = run(&plan, LONG, &[kind[0], kind[1], kind[2], "continue"]);
                 assert_eq!(count(&text, "values"), 40, "{plan}: {text}");
             }
         }
