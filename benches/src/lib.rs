@@ -7,6 +7,7 @@ pub mod frame;
 pub mod place;
 pub mod shared;
 pub mod timing;
+pub mod word;
 
 /// The version of a dependency, as the lock file has it.
 #[must_use]

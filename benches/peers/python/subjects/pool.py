@@ -1,8 +1,11 @@
 """The group `pool`: jobs through a pool of processes."""
 
+import importlib
 import queue
+from time import perf_counter
 
-from subjects.timing import throughput
+from subjects.place import stay_on
+from subjects.timing import first_time, percentile_time, throughput
 
 
 def increment(x):
@@ -41,5 +44,62 @@ def tiny_oneway(library, options):
         pool.join()
 
 
+def latency(library, options, percent):
+    """One job after the other, nothing else in flight: the caller on one processor, the worker on another."""
+    pool = library.Pool(options.workers)
+    job = 0
+
+    def once():
+        nonlocal job
+        job += 1
+        begun = perf_counter()
+        result = pool.apply(increment, (job,))
+        return perf_counter() - begun, int(result == job + 1)
+
+    try:
+        pool.apply(stay_on, (1,))
+        stay_on(0)
+        return percentile_time(options, percent, once)
+    finally:
+        pool.terminate()
+        pool.join()
+
+
+def start_to_first_result(library, options):
+    """From nothing to the first result. What a library imports only when it is used is imported before."""
+    if hasattr(library, "ProcessPoolExecutor"):  # reading the name imports it
+        Pool, first, end = library.ProcessPoolExecutor, submitted, library.ProcessPoolExecutor.shutdown
+    else:
+        importlib.import_module("multiprocessing.pool")
+        Pool, first, end = library.Pool, applied, lambda pool: pool.terminate()
+    pools = []
+
+    def once():
+        begun = perf_counter()
+        pools.append(Pool(options.workers))
+        result = first(pools[0])
+        return perf_counter() - begun, result
+
+    answer = first_time(options, once)
+    end(pools[0])
+    return answer
+
+
+def applied(pool):
+    return pool.apply(increment, (0,))
+
+
+def submitted(executor):
+    return executor.submit(increment, 0).result()
+
+
+CASES = {
+    "tiny_oneway": tiny_oneway,
+    "latency_p50": lambda library, options: latency(library, options, 50),
+    "latency_p99": lambda library, options: latency(library, options, 99),
+    "start_to_first_result": start_to_first_result,
+}
+
+
 def run(library, case, options):
-    return tiny_oneway(library, options) if case == "tiny_oneway" else None
+    return CASES[case](library, options) if case in CASES else None

@@ -1,6 +1,6 @@
 //! The crate procspawn, by its own pool.
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, process::ExitCode, time::Instant};
 
 use billiard_peers::{
     frame::{self, Answer, Request, Subject},
@@ -18,6 +18,13 @@ fn main() -> ExitCode {
 fn run(request: &Request) -> Result<Answer, Box<dyn Error>> {
     match request.case.as_str() {
         "pool/tiny_oneway" => tiny_oneway(request),
+        "pool/start_to_first_result" => timing::first_time(request, || {
+            let workers = request.option("workers")?;
+            let begun = Instant::now();
+            let pool = Pool::new(workers)?;
+            let sum = pool.spawn(0, increment).join()?;
+            Ok((begun.elapsed(), sum))
+        }),
         _ => Err(frame::unknown_case()),
     }
 }
