@@ -6,6 +6,7 @@ pub mod forked;
 pub mod frame;
 pub mod place;
 pub mod shared;
+pub mod sleeps;
 pub mod timing;
 pub mod word;
 

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, error::Error, time::Duration, time::Instant};
 use crate::frame::{Answer, Request};
 
 /// How much goes first, unmeasured, where much is done at once.
-const WARM_UP: u64 = 1_000;
+pub const WARM_UP: u64 = 1_000;
 
 /// The same where every single thing is slow enough to be timed.
 pub const WARM_UP_EACH: u64 = 3;

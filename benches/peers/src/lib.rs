@@ -5,6 +5,8 @@
 pub mod frame;
 #[path = "../../src/place.rs"]
 pub mod place;
+#[path = "../../src/sleeps.rs"]
+pub mod sleeps;
 #[path = "../../src/timing.rs"]
 pub mod timing;
 

@@ -5,6 +5,7 @@ import queue
 from time import perf_counter
 
 from subjects.place import stay_on
+from subjects.sleeps import per_thousand
 from subjects.timing import first_time, percentile_time, throughput
 
 
@@ -13,7 +14,17 @@ def increment(x):
 
 
 def tiny_oneway(library, options):
-    """Tiny jobs, each a message of its own, in jobs per second.
+    """How many tiny jobs, each a message of its own, in a second."""
+    return tiny(library, options, lambda run: throughput(options, "jobs/s", run))
+
+
+def sleeps(library, options):
+    """How often somebody goes to sleep for a thousand of them."""
+    return tiny(library, options, lambda run: per_thousand(options, run))
+
+
+def tiny(library, options, measure):
+    """Tiny jobs, each a message of its own.
 
     imap_unordered with chunksize=1 is the fast way for both libraries: its results come back through one iterator,
     where apply_async makes a handle with an event for each job, or calls back from the thread that receives. It takes
@@ -38,7 +49,7 @@ def tiny_oneway(library, options):
 
     pool = library.Pool(options.workers)
     try:
-        return throughput(options, "jobs/s", lambda jobs: run(pool, jobs))
+        return measure(lambda jobs: run(pool, jobs))
     finally:
         pool.terminate()
         pool.join()
@@ -95,6 +106,7 @@ def submitted(executor):
 
 CASES = {
     "tiny_oneway": tiny_oneway,
+    "sleeps": sleeps,
     "latency_p50": lambda library, options: latency(library, options, 50),
     "latency_p99": lambda library, options: latency(library, options, 99),
     "start_to_first_result": start_to_first_result,

@@ -11,7 +11,7 @@ use std::{
 use billiard_peers::{
     frame::{self, Answer, Request, Subject},
     place::Places,
-    timing, version_of,
+    sleeps, timing, version_of,
 };
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -27,6 +27,10 @@ fn run(request: &Request) -> Result<Answer, Box<dyn Error>> {
         "pool/tiny_oneway" => {
             let window = request.option("window")?;
             timing::throughput(request, "jobs/s", tiny(window, Desk::open(scope, workers, None)))
+        }
+        "pool/sleeps" => {
+            let window = request.option("window")?;
+            sleeps::per_thousand(request, tiny(window, Desk::open(scope, workers, None)))
         }
         "pool/workers_256" => {
             let window = request.option("window")?;

@@ -10,7 +10,7 @@ use billiard::{Pool, PoolBuilder};
 use billiard_benches::{
     frame::{self, Answer, Request},
     place::Places,
-    timing,
+    sleeps, timing,
 };
 
 /// Each case, with a pool of these options. The number of workers is the case's unless it is given.
@@ -18,6 +18,7 @@ pub(crate) fn run(request: &Request, builder: PoolBuilder, workers: Option<usize
     let builder = builder.workers(workers.map_or_else(|| request.option("workers"), Ok)?);
     match request.case.as_str() {
         "pool/tiny_oneway" => timing::throughput(request, "jobs/s", tiny(request.option("window")?, &ready(builder)?)),
+        "pool/sleeps" => sleeps::per_thousand(request, tiny(request.option("window")?, &ready(builder)?)),
         "pool/workers_256" => timing::nanoseconds_each(request, tiny(request.option("window")?, &ready(builder)?)),
         "pool/latency_p50" => timing::percentile_time(request, 50, round_trip(&apart(builder)?)),
         "pool/latency_p99" => timing::percentile_time(request, 99, round_trip(&apart(builder)?)),

@@ -73,6 +73,21 @@ pub(crate) static CASES: &[Case] = &[
         sum,
     ),
     case(
+        "sleeps",
+        "How many times does anybody (the caller, a worker, who stands between them) go to sleep for a thousand of them?",
+        ("sleeps/1,000 jobs", Better::Lower),
+        &[("workers", 2), ("window", 1024)],
+        &[
+            Entrant::new(&OURS, 2_000_000, 500_000, OLDEST_HANDLE_FIRST),
+            Entrant::new(&OURS_STRICT, 60_000, 30_000, OLDEST_HANDLE_FIRST),
+            Entrant::new(&BILLIARD, 40_000, 20_000, FED_BY_A_GENERATOR),
+            Entrant::new(&MULTIPROCESSING, 40_000, 20_000, FED_BY_A_GENERATOR),
+            Entrant::new(&PROCSPAWN, 30_000, 15_000, "Pool::spawn and JoinHandle::join, the oldest handle first"),
+            Entrant::new(&CROSSBEAM_CHANNEL, 10_000_000, 3_000_000, TWO_CHANNELS),
+        ],
+        sum,
+    ),
+    case(
         "workers_256",
         "How long does a tiny job take of a pool with 256 workers, beside one with fewer?",
         ("ns", Better::Lower),
