@@ -6,7 +6,9 @@ pub mod forked;
 pub mod frame;
 pub mod place;
 pub mod shared;
+pub mod sleeps;
 pub mod timing;
+pub mod word;
 
 /// The version of a dependency, as the lock file has it.
 #[must_use]

@@ -1,5 +1,7 @@
 //! Where a thread runs: two that wake each other cost many times less on one processor than on two, so it is not left to
 //! chance.
+//!
+//! The peers in `benches/peers` are built with this very file too.
 
 use rustix::{
     io,

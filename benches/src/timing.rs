@@ -7,7 +7,7 @@ use std::{collections::VecDeque, error::Error, time::Duration, time::Instant};
 use crate::frame::{Answer, Request};
 
 /// How much goes first, unmeasured, where much is done at once.
-const WARM_UP: u64 = 1_000;
+pub const WARM_UP: u64 = 1_000;
 
 /// The same where every single thing is slow enough to be timed.
 pub const WARM_UP_EACH: u64 = 3;
@@ -51,10 +51,57 @@ pub fn nanoseconds_each<E: Into<Box<dyn Error>>>(
 /// What `once` returns, and a missing or zero `--count`.
 pub fn median_time(
     request: &Request,
-    mut once: impl FnMut() -> Result<(Duration, u64), Box<dyn Error>>,
+    once: impl FnMut() -> Result<(Duration, u64), Box<dyn Error>>,
 ) -> Result<Answer, Box<dyn Error>> {
+    let (times, checksum) = sorted_times(request, WARM_UP_EACH, once)?;
+    let [lower, upper] = [(times.len() - 1) / 2, times.len() / 2].map(|place| times[place]);
+    Ok(Answer { value: (lower + upper).as_secs_f64() * 1e6 / 2.0, unit: "µs", checksum })
+}
+
+/// The time, in nanoseconds, within which so many of a hundred of `--count` calls of `once` are done. For what is short
+/// and was done many times before.
+///
+/// # Errors
+///
+/// As [`median_time`].
+pub fn percentile_time(
+    request: &Request,
+    percent: usize,
+    once: impl FnMut() -> Result<(Duration, u64), Box<dyn Error>>,
+) -> Result<Answer, Box<dyn Error>> {
+    let (times, checksum) = sorted_times(request, WARM_UP, once)?;
+    let within = (times.len() * percent).div_ceil(100).clamp(1, times.len());
+    Ok(Answer { value: times[within - 1].as_secs_f64() * 1e9, unit: "ns", checksum })
+}
+
+/// The time that the one call of `once` takes, in milliseconds: for what is asked of a process that has done nothing
+/// yet, so nothing is warmed up.
+///
+/// # Errors
+///
+/// What `once` returns, and any `--count` but 1.
+pub fn first_time(
+    request: &Request,
+    once: impl FnOnce() -> Result<(Duration, u64), Box<dyn Error>>,
+) -> Result<Answer, Box<dyn Error>> {
+    if request.option::<u64>("count")? != 1 {
+        return Err("only --count 1 is a first time".into());
+    }
+    let (time, checksum) = once()?;
+    Ok(Answer { value: time.as_secs_f64() * 1e3, unit: "ms", checksum })
+}
+
+/// The times of `--count` calls behind so many that do not count, in order of size, and the checksum. At least one.
+fn sorted_times(
+    request: &Request,
+    warm_up: u64,
+    mut once: impl FnMut() -> Result<(Duration, u64), Box<dyn Error>>,
+) -> Result<(Vec<Duration>, u64), Box<dyn Error>> {
     let count: usize = request.option("count")?;
-    for _ in 0..WARM_UP_EACH {
+    if count == 0 {
+        return Err("--count 0: nothing to measure".into());
+    }
+    for _ in 0..warm_up {
         once()?;
     }
     let mut checksum = 0_u64;
@@ -65,9 +112,7 @@ pub fn median_time(
         checksum = checksum.wrapping_add(adds);
     }
     times.sort_unstable();
-    let upper = times.get(count / 2).ok_or("--count 0: nothing to measure")?;
-    let lower = times[(count - 1) / 2];
-    Ok(Answer { value: (lower + *upper).as_secs_f64() * 1e6 / 2.0, unit: "µs", checksum })
+    Ok((times, checksum))
 }
 
 /// Submits the jobs `0..jobs`, at most `window` of them in flight: once it is full, the oldest is awaited before the
@@ -162,5 +207,24 @@ mod tests {
         assert_eq!(median_time(&request(3), once).unwrap().value, 6.0);
         assert!(median_time(&request(0), || Ok((Duration::ZERO, 0))).is_err());
         assert!(median_time(&request(1), || Err("broken".into())).is_err());
+    }
+
+    #[test]
+    fn percentiles_leave_out_the_warm_up() {
+        let percentile = |percent, count: u64| {
+            let mut times = (0..WARM_UP).map(|_| 9_000_000).chain((1..=count).rev());
+            let once = || Ok((Duration::from_nanos(times.next().unwrap()), 2));
+            percentile_time(&request(count), percent, once).unwrap()
+        };
+        assert_eq!(percentile(50, 200), Answer { value: 100.0, unit: "ns", checksum: 400 });
+        assert_eq!([1, 99, 100].map(|percent| percentile(percent, 200).value.round()), [2.0, 198.0, 200.0]);
+        assert_eq!([1, 50, 99].map(|percent| percentile(percent, 1).value.round()), [1.0; 3]);
+    }
+
+    #[test]
+    fn a_first_time_is_one() {
+        let once = || Ok((Duration::from_millis(3), 1));
+        assert_eq!(first_time(&request(1), once).unwrap(), Answer { value: 3.0, unit: "ms", checksum: 1 });
+        assert!(first_time(&request(2), once).is_err());
     }
 }

@@ -1,7 +1,12 @@
-//! What the programs of this package share: the same frame and timing as ours, and a way to tell their library's version.
+//! What the programs of this package share: the same frame, timing and places as ours, and a way to tell their
+//! library's version.
 
 #[path = "../../src/frame.rs"]
 pub mod frame;
+#[path = "../../src/place.rs"]
+pub mod place;
+#[path = "../../src/sleeps.rs"]
+pub mod sleeps;
 #[path = "../../src/timing.rs"]
 pub mod timing;
 

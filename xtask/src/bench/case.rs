@@ -39,7 +39,8 @@ pub(crate) struct Entrant {
     pub(crate) count: u64,
     /// The same for `--quick`.
     pub(crate) quick_count: u64,
-    /// How many times worse than this one ours may be, where that is an aim of the project.
+    /// How many times worse than this one ours may be, where that is an aim of the project; less than one where ours is
+    /// to be better.
     pub(crate) aim: Option<f64>,
     /// Which of its interfaces is used.
     pub(crate) way: &'static str,
@@ -64,6 +65,11 @@ impl Entrant {
     /// The same, and ours is to be at most `times` worse.
     pub(crate) const fn with_aim(self, times: f64) -> Self {
         Self { aim: Some(times), ..self }
+    }
+
+    /// The same, and ours is to be at least `times` better.
+    pub(crate) const fn with_lead(self, times: f64) -> Self {
+        self.with_aim(1.0 / times)
     }
 }
 

@@ -104,7 +104,7 @@ impl Peers {
     /// Whether subjects of this kind take part.
     pub(crate) fn include(self, kind: Kind) -> bool {
         match kind {
-            Kind::Ours => true,
+            Kind::Ours | Kind::Variant => true,
             Kind::Ground | Kind::Crate => matches!(self, Self::All | Self::Rust),
             Kind::PythonStandard | Kind::PythonPackage => matches!(self, Self::All | Self::Python),
         }
@@ -167,11 +167,11 @@ mod tests {
 
     #[test]
     fn peers_never_leave_ours_out() {
-        let kinds = [Kind::Ours, Kind::Ground, Kind::Crate, Kind::PythonStandard, Kind::PythonPackage];
+        let kinds = [Kind::Ours, Kind::Variant, Kind::Ground, Kind::Crate, Kind::PythonStandard, Kind::PythonPackage];
         let taking_part = |peers: Peers| kinds.map(|kind| peers.include(kind));
-        assert_eq!(taking_part(Peers::All), [true; 5]);
-        assert_eq!(taking_part(Peers::Rust), [true, true, true, false, false]);
-        assert_eq!(taking_part(Peers::Python), [true, false, false, true, true]);
-        assert_eq!(taking_part(Peers::None), [true, false, false, false, false]);
+        assert_eq!(taking_part(Peers::All), [true; 6]);
+        assert_eq!(taking_part(Peers::Rust), [true, true, true, true, false, false]);
+        assert_eq!(taking_part(Peers::Python), [true, true, false, false, true, true]);
+        assert_eq!(taking_part(Peers::None), [true, true, false, false, false, false]);
     }
 }

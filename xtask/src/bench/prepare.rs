@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     case::Case,
@@ -72,7 +72,7 @@ impl Subjects {
     /// The command that runs `subject` for cases of `group`; an error says why it cannot be had.
     pub(crate) fn command(&self, subject: &Subject, group: &str) -> Available<Command> {
         match subject.kind {
-            Kind::Ours | Kind::Ground => program_named(&self.own, group),
+            Kind::Ours | Kind::Variant | Kind::Ground => program_named(&self.own, group),
             Kind::Crate => program_named(self.crates.as_ref().map_err(String::clone)?, subject.name),
             Kind::PythonStandard => {
                 let python = self.python.as_ref().map_err(String::clone)?;
@@ -109,21 +109,31 @@ fn program_named(programs: &Programs, name: &str) -> Available<Command> {
     programs.get(name).map(Command::new).ok_or_else(|| format!("no program `{name}` was built"))
 }
 
-/// Builds the package of the crates beside ours, which has a lock file and a target folder of its own.
+/// Builds the packages of the crates beside ours, which have a lock file and a target folder of their own. One that needs
+/// what this machine does not have leaves the others be.
 fn build_peers(workspace: &Workspace, folder: &Path, target: &Path) -> Result<Programs> {
-    let mut cargo = workspace.cargo(["build", "--release", "--locked", "--bins", "--manifest-path"]);
-    cargo.arg(folder.join("Cargo.toml")).arg("--target-dir").arg(target);
-    build(cargo)
+    let mut cargo = workspace.cargo(["build", "--release", "--locked", "--workspace", "--bins", "--keep-going"]);
+    cargo.arg("--manifest-path").arg(folder.join("Cargo.toml")).arg("--target-dir").arg(target);
+    let (programs, failure) = try_build(cargo)?;
+    if let Some(failure) = failure {
+        ensure!(!programs.is_empty(), failure);
+        eprintln!("not all of them: {failure}");
+    }
+    Ok(programs)
 }
 
 /// Runs a build and asks cargo for the programs that came of it.
-fn build(mut cargo: Command) -> Result<Programs> {
+fn build(cargo: Command) -> Result<Programs> {
+    let (programs, failure) = try_build(cargo)?;
+    failure.map_or(Ok(programs), |failure| Err(anyhow::Error::msg(failure)))
+}
+
+/// The same of a build that may fail in part: the programs there are, and what went wrong.
+fn try_build(mut cargo: Command) -> Result<(Programs, Option<String>)> {
     cargo.arg("--message-format=json-render-diagnostics");
     let captured = process::capture(&mut cargo, None)?;
-    if captured.ended.ok().is_err() {
-        anyhow::bail!("cargo build: {}", first_error(&captured.stderr));
-    }
-    Ok(programs(&captured.stdout))
+    let failed = captured.ended.ok().is_err();
+    Ok((programs(&captured.stdout), failed.then(|| format!("cargo build: {}", first_error(&captured.stderr)))))
 }
 
 /// The line of cargo's output that says what went wrong.

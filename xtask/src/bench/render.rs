@@ -12,8 +12,8 @@ use super::{
 const METHOD: &str = "
 Every sample is a fresh process that warms up first and measures itself. In each round every subject runs once, in an
 order that rotates from round to round. The last column is the median of the ratios taken within the rounds: how many
-times better or worse ours is, and how many times worse it may be where the project has an aim. Results are verified: a
-wrong sum fails the run.
+times better or worse ours is, and how many times worse it may be, or better it is to be, where the project has an aim.
+Results are verified: a wrong sum fails the run.
 ";
 
 /// The columns of a case's table.
@@ -105,12 +105,18 @@ fn comparison(advantage: f64, aim: Option<f64>) -> String {
         worse => format!("{}× worse", figure(1.0 / worse)),
     };
     match aim {
-        Some(times) if times > 1.0 => write!(text, " (aim: at most {times}×)"),
+        Some(times) if times > 1.0 => write!(text, " (aim: at most {}× worse)", rounded(times)),
+        Some(times) if times < 1.0 => write!(text, " (aim: at least {}× better)", rounded(1.0 / times)),
         Some(_) => write!(text, " (aim: not worse)"),
         None => Ok(()),
     }
     .unwrap_or_default(); // a String takes all
     text
+}
+
+/// An aim without more digits than it was meant with.
+fn rounded(times: f64) -> f64 {
+    (times * 100.0).round() / 100.0
 }
 
 /// A figure with three digits that count, and its thousands apart.
@@ -158,9 +164,11 @@ mod tests {
     #[test]
     fn comparisons_say_which_way_and_how_far() {
         assert_eq!(comparison(32.0, None), "32.0× better");
-        assert_eq!(comparison(0.4, Some(3.0)), "2.50× worse (aim: at most 3×)");
+        assert_eq!(comparison(0.4, Some(3.0)), "2.50× worse (aim: at most 3× worse)");
         assert_eq!(comparison(1.0, Some(1.0)), "1.00× better (aim: not worse)");
-        assert_eq!(comparison(0.8, Some(1.25)), "1.25× worse (aim: at most 1.25×)");
+        assert_eq!(comparison(0.8, Some(1.25)), "1.25× worse (aim: at most 1.25× worse)");
+        assert_eq!(comparison(60.0, Some(1.0 / 50.0)), "60.0× better (aim: at least 50× better)");
+        assert_eq!(comparison(0.5, Some(1.0 / 0.3)), "2.00× worse (aim: at most 3.33× worse)");
     }
 
     #[test]

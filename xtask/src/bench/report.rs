@@ -47,7 +47,7 @@ pub(crate) struct Row {
     /// ahead. Null for ours itself.
     pub(crate) advantage_of_ours: Option<f64>,
     /// How many times worse than this ours may be, where that is an aim of the project: then the advantage is to be at
-    /// least one in so many.
+    /// least one in so many. Less than one where ours is to be better.
     pub(crate) aim: Option<f64>,
     /// The version of the library; null where the system or the compiler is what was measured.
     pub(crate) version: Option<String>,

@@ -27,6 +27,8 @@ pub(crate) struct Subject {
 pub(crate) enum Kind {
     /// This workspace's own: the program of `benches/` that is named after the group.
     Ours,
+    /// The same by other options than the usual ones, beside itself. The same program answers for it.
+    Variant,
     /// What ours stands on or could be built from without a package of its own kind: the kernel, the C library, the
     /// standard library, a lock. The group's program answers for it too, so that what differs is the subject alone.
     Ground,
@@ -47,6 +49,14 @@ impl Subject {
 
 /// This project.
 pub(crate) static OURS: Subject = Subject::new("billiard-rs", Kind::Ours);
+/// This project, nothing shared between the workers.
+pub(crate) static OURS_STRICT: Subject = Subject::new("billiard-rs:strict", Kind::Variant);
+/// This project with 2 workers, whatever the case's number is.
+pub(crate) static OURS_2: Subject = Subject::new("billiard-rs:2", Kind::Variant);
+/// The same with 16.
+pub(crate) static OURS_16: Subject = Subject::new("billiard-rs:16", Kind::Variant);
+/// The same with 64.
+pub(crate) static OURS_64: Subject = Subject::new("billiard-rs:64", Kind::Variant);
 /// The Python package that this project is named after.
 pub(crate) static BILLIARD: Subject = Subject::new("billiard", Kind::PythonPackage);
 /// Python's own.
@@ -58,8 +68,14 @@ pub(crate) static MULTIPROCESSING_FORKSERVER: Subject =
     Subject::new("multiprocessing:forkserver", Kind::PythonStandard);
 /// Python's own, children executed afresh.
 pub(crate) static MULTIPROCESSING_SPAWN: Subject = Subject::new("multiprocessing:spawn", Kind::PythonStandard);
+/// Python's other pool.
+pub(crate) static CONCURRENT_FUTURES: Subject = Subject::new("concurrent.futures", Kind::PythonStandard);
 /// A crate with a pool of processes.
 pub(crate) static PROCSPAWN: Subject = Subject::new("procspawn", Kind::Crate);
+/// A crate with channels between threads.
+pub(crate) static CROSSBEAM_CHANNEL: Subject = Subject::new("crossbeam-channel", Kind::Crate);
+/// A crate with messages between processes in shared memory.
+pub(crate) static ICEORYX2: Subject = Subject::new("iceoryx2", Kind::Crate);
 /// Rust's standard library.
 pub(crate) static STD: Subject = Subject::new("std", Kind::Ground);
 /// What the kernel takes to copy a small process, end it and reap it.

@@ -20,7 +20,7 @@ def options_in(words):
 
 
 def version_of(library):
-    if library == "multiprocessing":  # has no version but Python's
+    if library in ("multiprocessing", "concurrent.futures"):  # have no version but Python's
         return platform.python_version()
     return metadata.version(library)
 

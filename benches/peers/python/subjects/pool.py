@@ -1,8 +1,12 @@
 """The group `pool`: jobs through a pool of processes."""
 
+import importlib
 import queue
+from time import perf_counter
 
-from subjects.timing import throughput
+from subjects.place import stay_on
+from subjects.sleeps import per_thousand
+from subjects.timing import first_time, percentile_time, throughput
 
 
 def increment(x):
@@ -10,7 +14,17 @@ def increment(x):
 
 
 def tiny_oneway(library, options):
-    """Tiny jobs, each a message of its own, in jobs per second.
+    """How many tiny jobs, each a message of its own, in a second."""
+    return tiny(library, options, lambda run: throughput(options, "jobs/s", run))
+
+
+def sleeps(library, options):
+    """How often somebody goes to sleep for a thousand of them."""
+    return tiny(library, options, lambda run: per_thousand(options, run))
+
+
+def tiny(library, options, measure):
+    """Tiny jobs, each a message of its own.
 
     imap_unordered with chunksize=1 is the fast way for both libraries: its results come back through one iterator,
     where apply_async makes a handle with an event for each job, or calls back from the thread that receives. It takes
@@ -35,11 +49,69 @@ def tiny_oneway(library, options):
 
     pool = library.Pool(options.workers)
     try:
-        return throughput(options, "jobs/s", lambda jobs: run(pool, jobs))
+        return measure(lambda jobs: run(pool, jobs))
     finally:
         pool.terminate()
         pool.join()
 
 
+def latency(library, options, percent):
+    """One job after the other, nothing else in flight: the caller on one processor, the worker on another."""
+    pool = library.Pool(options.workers)
+    job = 0
+
+    def once():
+        nonlocal job
+        job += 1
+        begun = perf_counter()
+        result = pool.apply(increment, (job,))
+        return perf_counter() - begun, int(result == job + 1)
+
+    try:
+        pool.apply(stay_on, (1,))
+        stay_on(0)
+        return percentile_time(options, percent, once)
+    finally:
+        pool.terminate()
+        pool.join()
+
+
+def start_to_first_result(library, options):
+    """From nothing to the first result. What a library imports only when it is used is imported before."""
+    if hasattr(library, "ProcessPoolExecutor"):  # reading the name imports it
+        Pool, first, end = library.ProcessPoolExecutor, submitted, library.ProcessPoolExecutor.shutdown
+    else:
+        importlib.import_module("multiprocessing.pool")
+        Pool, first, end = library.Pool, applied, lambda pool: pool.terminate()
+    pools = []
+
+    def once():
+        begun = perf_counter()
+        pools.append(Pool(options.workers))
+        result = first(pools[0])
+        return perf_counter() - begun, result
+
+    answer = first_time(options, once)
+    end(pools[0])
+    return answer
+
+
+def applied(pool):
+    return pool.apply(increment, (0,))
+
+
+def submitted(executor):
+    return executor.submit(increment, 0).result()
+
+
+CASES = {
+    "tiny_oneway": tiny_oneway,
+    "sleeps": sleeps,
+    "latency_p50": lambda library, options: latency(library, options, 50),
+    "latency_p99": lambda library, options: latency(library, options, 99),
+    "start_to_first_result": start_to_first_result,
+}
+
+
 def run(library, case, options):
-    return tiny_oneway(library, options) if case == "tiny_oneway" else None
+    return CASES[case](library, options) if case in CASES else None

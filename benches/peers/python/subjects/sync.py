@@ -1,9 +1,9 @@
 """The group `sync`: what locks and semaphores cost, alone and between two processes."""
 
 import mmap
-import os
 from time import perf_counter
 
+from subjects.place import stay_on
 from subjects.timing import WARM_UP_EACH, median_time, nanoseconds_each, throughput
 
 
@@ -27,11 +27,6 @@ def uncontended(lock, options):
         return n
 
     return nanoseconds_each(options, run)
-
-
-def stay_on(number, places=sorted(os.sched_getaffinity(0))):
-    """Keeps this process on one of its processors, as the Rust programs do."""
-    os.sched_setaffinity(0, [places[number % len(places)]])
 
 
 def lock_contended2(library, options):

@@ -26,13 +26,31 @@ def median_time(options, once):
 
     `once` gives seconds, and what it adds to the checksum.
     """
-    for _ in range(WARM_UP_EACH):
+    times, checksum = sorted_times(options, WARM_UP_EACH, once)
+    middle = len(times) // 2
+    return {"value": (times[middle] + times[~middle]) * 1e6 / 2, "unit": "µs", "checksum": checksum}
+
+
+def percentile_time(options, percent, once):
+    """The time, in nanoseconds, within which so many of a hundred calls of `once` are done."""
+    times, checksum = sorted_times(options, WARM_UP, once)
+    within = max(-(-len(times) * percent // 100), 1)
+    return {"value": times[within - 1] * 1e9, "unit": "ns", "checksum": checksum}
+
+
+def first_time(options, once):
+    """The time of the one call of `once`, in milliseconds, in a process that has done nothing yet."""
+    assert options.count == 1
+    seconds, checksum = once()
+    return {"value": seconds * 1e3, "unit": "ms", "checksum": checksum}
+
+
+def sorted_times(options, warm_up, once):
+    for _ in range(warm_up):
         once()
     times, checksum = [], 0
     for _ in range(options.count):
         seconds, adds = once()
         times.append(seconds)
         checksum += adds
-    times.sort()
-    middle = len(times) // 2
-    return {"value": (times[middle] + times[~middle]) * 1e6 / 2, "unit": "µs", "checksum": checksum}
+    return sorted(times), checksum

@@ -1,32 +1,166 @@
 //! The group `pool`: jobs through a pool of processes.
+//!
+//! Each job is `x + 1` on a u64, so that what is measured is the pool. `crossbeam-channel` has threads and plain values
+//! in place of processes and messages: what ours is held against there is how little processes need cost.
 
 use std::time::Duration;
 
 use crate::bench::{
     case::{Better, Case, Entrant},
-    subject::{BILLIARD, MULTIPROCESSING, OURS, PROCSPAWN},
+    subject::{
+        BILLIARD, CONCURRENT_FUTURES, CROSSBEAM_CHANNEL, FUTEX, ICEORYX2, MULTIPROCESSING, MULTIPROCESSING_FORK,
+        MULTIPROCESSING_FORKSERVER, MULTIPROCESSING_SPAWN, OURS, OURS_2, OURS_16, OURS_64, OURS_STRICT, PROCSPAWN,
+    },
 };
 
 /// Python's pools have one fast way in common.
 const FED_BY_A_GENERATOR: &str = "Pool.imap_unordered with chunksize=1, fed by a generator that keeps the window";
+/// Many of ours.
+const OLDEST_HANDLE_FIRST: &str = "Pool::apply_async and JobHandle::get, the oldest handle first";
+/// Many of the channels'.
+const TWO_CHANNELS: &str =
+    "threads that receive from one unbounded channel and send on another, blocked while there is nothing";
+/// One of ours.
+const APPLY: &str = "Pool::apply, the worker's processor chosen by its first job";
+/// One of the channels'.
+const SEND_AND_RECV: &str = "a thread; two unbounded channels, Sender::send and Receiver::recv";
+/// One of iceoryx2's.
+const BUSY_PING_PONG: &str =
+    "publish and subscribe on two services, Publisher::loan_uninit and Subscriber::receive without rest";
+/// One of Python's.
+const PYTHON_APPLY: &str = "Pool.apply";
+/// The first of Python's.
+const PYTHON_FIRST: &str = "Pool and Pool.apply, its module imported before";
+
+/// A case of this group.
+const fn case(
+    name: &'static str,
+    question: &'static str,
+    (unit, better): (&'static str, Better),
+    options: &'static [(&'static str, u64)],
+    entrants: &'static [Entrant],
+    checksum: fn(u64) -> u64,
+) -> Case {
+    Case { group: "pool", name, question, unit, better, options, entrants, checksum, cap: Duration::from_secs(60) }
+}
+
+/// The sum of the results of the jobs `0..jobs`.
+fn sum(jobs: u64) -> u64 {
+    (1..=jobs).fold(0, u64::wrapping_add)
+}
+
+/// How many results were right: where each is looked at by itself.
+fn right(jobs: u64) -> u64 {
+    jobs
+}
 
 /// The cases.
-pub(crate) static CASES: &[Case] = &[Case {
-    group: "pool",
-    name: "tiny_oneway",
-    question: "How many tiny jobs (x + 1 on a u64), each submitted by itself, go through a pool in a second?",
-    unit: "jobs/s",
-    better: Better::Higher,
-    options: &[("workers", 2), ("window", 1024)],
-    entrants: &[
-        Entrant::new(&OURS, 100_000, 50_000, "Pool::apply_async and JobHandle::get, the oldest handle first"),
-        Entrant::new(&BILLIARD, 40_000, 20_000, FED_BY_A_GENERATOR),
-        Entrant::new(&MULTIPROCESSING, 40_000, 20_000, FED_BY_A_GENERATOR),
-        Entrant::new(&PROCSPAWN, 30_000, 15_000, "Pool::spawn and JoinHandle::join, the oldest handle first"),
-    ],
-    checksum: |jobs| (1..=jobs).fold(0, u64::wrapping_add),
-    cap: Duration::from_secs(60),
-}];
+pub(crate) static CASES: &[Case] = &[
+    case(
+        "tiny_oneway",
+        "How many tiny jobs (x + 1 on a u64), each submitted by itself, go through a pool in a second?",
+        ("jobs/s", Better::Higher),
+        &[("workers", 2), ("window", 1024)],
+        &[
+            Entrant::new(&OURS, 2_000_000, 500_000, OLDEST_HANDLE_FIRST),
+            Entrant::new(&OURS_STRICT, 60_000, 30_000, OLDEST_HANDLE_FIRST),
+            Entrant::new(&BILLIARD, 40_000, 20_000, FED_BY_A_GENERATOR).with_lead(50.0),
+            Entrant::new(&MULTIPROCESSING, 40_000, 20_000, FED_BY_A_GENERATOR),
+            Entrant::new(&PROCSPAWN, 30_000, 15_000, "Pool::spawn and JoinHandle::join, the oldest handle first")
+                .with_lead(100.0),
+            Entrant::new(&CROSSBEAM_CHANNEL, 10_000_000, 3_000_000, TWO_CHANNELS).with_aim(1.0 / 0.3),
+        ],
+        sum,
+    ),
+    case(
+        "sleeps",
+        "How many times does anybody (the caller, a worker, who stands between them) go to sleep for a thousand of them?",
+        ("sleeps/1,000 jobs", Better::Lower),
+        &[("workers", 2), ("window", 1024)],
+        &[
+            Entrant::new(&OURS, 2_000_000, 500_000, OLDEST_HANDLE_FIRST),
+            Entrant::new(&OURS_STRICT, 60_000, 30_000, OLDEST_HANDLE_FIRST),
+            Entrant::new(&BILLIARD, 40_000, 20_000, FED_BY_A_GENERATOR),
+            Entrant::new(&MULTIPROCESSING, 40_000, 20_000, FED_BY_A_GENERATOR),
+            Entrant::new(&PROCSPAWN, 30_000, 15_000, "Pool::spawn and JoinHandle::join, the oldest handle first"),
+            Entrant::new(&CROSSBEAM_CHANNEL, 10_000_000, 3_000_000, TWO_CHANNELS),
+        ],
+        sum,
+    ),
+    case(
+        "workers_256",
+        "How long does a tiny job take of a pool with 256 workers, beside one with fewer?",
+        ("ns", Better::Lower),
+        &[("workers", 256), ("window", 1024)],
+        &[
+            Entrant::new(&OURS, 1_000_000, 300_000, OLDEST_HANDLE_FIRST),
+            Entrant::new(&OURS_2, 1_000_000, 300_000, "the same with 2 workers"),
+            Entrant::new(&OURS_16, 1_000_000, 300_000, "the same with 16"),
+            Entrant::new(&OURS_64, 1_000_000, 300_000, "the same with 64"),
+            Entrant::new(&CROSSBEAM_CHANNEL, 3_000_000, 1_000_000, TWO_CHANNELS),
+        ],
+        sum,
+    ),
+    case(
+        "latency_p50",
+        "How long does a caller wait for a tiny job, one after the other, if nothing else is in flight?",
+        ("ns", Better::Lower),
+        &[("workers", 1)],
+        &[
+            Entrant::new(&OURS, 500_000, 100_000, APPLY),
+            Entrant::new(&CROSSBEAM_CHANNEL, 500_000, 100_000, SEND_AND_RECV).with_aim(2.0),
+            Entrant::new(&ICEORYX2, 500_000, 100_000, BUSY_PING_PONG).with_aim(1.0),
+            Entrant::new(&MULTIPROCESSING, 5_000, 1_500, PYTHON_APPLY),
+            Entrant::new(&BILLIARD, 5_000, 1_500, PYTHON_APPLY),
+        ],
+        right,
+    ),
+    case(
+        "latency_p99",
+        "Within which time are 99 of a hundred of them done?",
+        ("ns", Better::Lower),
+        &[("workers", 1)],
+        &[
+            Entrant::new(&OURS, 500_000, 100_000, APPLY),
+            Entrant::new(&CROSSBEAM_CHANNEL, 500_000, 100_000, SEND_AND_RECV),
+            Entrant::new(&ICEORYX2, 500_000, 100_000, BUSY_PING_PONG),
+            Entrant::new(&MULTIPROCESSING, 5_000, 1_500, PYTHON_APPLY),
+            Entrant::new(&BILLIARD, 5_000, 1_500, PYTHON_APPLY),
+        ],
+        right,
+    ),
+    case(
+        "latency_rested",
+        "How long does a caller wait for a tiny job after a rest, so that the worker is asleep?",
+        ("µs", Better::Lower),
+        &[("workers", 1), ("rest-ms", 10)],
+        &[
+            Entrant::new(&OURS, 100, 50, APPLY),
+            Entrant::new(&FUTEX, 100, 50, "two processes, a futex word each way, without spinning").with_aim(1.3),
+        ],
+        right,
+    ),
+    case(
+        "start_to_first_result",
+        "How long does it take from nothing to the first result of a pool, in a process that has done nothing before?",
+        ("ms", Better::Lower),
+        &[("workers", 2)],
+        &[
+            Entrant::new(&OURS, 1, 1, "PoolBuilder::build and Pool::apply; the guardian's start is in it"),
+            Entrant::new(&PROCSPAWN, 1, 1, "Pool::new, Pool::spawn and JoinHandle::join").with_aim(1.0),
+            Entrant::new(&MULTIPROCESSING_FORK, 1, 1, PYTHON_FIRST),
+            Entrant::new(&MULTIPROCESSING_FORKSERVER, 1, 1, PYTHON_FIRST),
+            Entrant::new(&MULTIPROCESSING_SPAWN, 1, 1, PYTHON_FIRST),
+            Entrant::new(
+                &CONCURRENT_FUTURES,
+                1,
+                1,
+                "ProcessPoolExecutor.submit and Future.result, by this Python's usual start method",
+            ),
+        ],
+        sum,
+    ),
+];
 
 #[cfg(test)]
 mod tests {
@@ -35,5 +169,17 @@ mod tests {
     #[test]
     fn the_sum_of_the_tiny_jobs() {
         assert_eq!((CASES[0].checksum)(4), 1 + 2 + 3 + 4);
+    }
+
+    #[test]
+    fn the_best_and_the_rest_are_of_the_same_round_trips() {
+        let named = |name: &str| CASES.iter().find(|case| case.name == name).unwrap();
+        let (middle, tail) = (named("latency_p50"), named("latency_p99"));
+        assert_eq!(middle.options, tail.options);
+        let counts = |case: &Case| -> Vec<_> {
+            case.entrants.iter().map(|entrant| (entrant.subject.name, entrant.count, entrant.quick_count)).collect()
+        };
+        assert_eq!(counts(middle), counts(tail));
+        assert!(tail.entrants.iter().all(|entrant| entrant.aim.is_none()), "a tail is the neighbours' too");
     }
 }
