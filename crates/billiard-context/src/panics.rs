@@ -20,7 +20,7 @@ pub enum Print {
 
 thread_local! {
     /// Set while this thread runs under [`catch`]: whether to print, and the last panic.
-    static CAUGHT: RefCell<Option<(Print, Option<Panic>)>> = const { RefCell::new(None) };
+    static CAUGHT: RefCell<Option<(Print, Option<Box<Panic>>)>> = const { RefCell::new(None) };
 }
 
 /// Runs `work`; a panic comes back with message, place, and the backtrace that `RUST_BACKTRACE` asks for.
@@ -55,7 +55,7 @@ pub fn catch<R>(print: Print, work: impl FnOnce() -> R) -> Result<R, Panic> {
         }
         match caught {
             // The hook may have seen an earlier panic that the work caught itself, or none (`resume_unwind`).
-            Some(panic) if panic.message() == message => panic,
+            Some(panic) if panic.message() == message => *panic,
             _ => Panic::new(message, None, None),
         }
     })
@@ -68,7 +68,7 @@ fn note(info: &PanicHookInfo<'_>) -> Print {
             let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
             let location = info.location().map(ToString::to_string);
             let message = info.payload_as_str().unwrap_or("a panic whose payload is no text").to_owned();
-            *last = Some(Panic::new(message, location, backtrace));
+            *last = Some(Box::new(Panic::new(message, location, backtrace)));
             *print
         }
         None => Print::Yes,

@@ -17,10 +17,11 @@
 //! ```
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
+    thread::LocalKey,
 };
 
 use thiserror::Error;
@@ -180,10 +181,21 @@ struct InProgress<T> {
     refused: Option<AttachError>,
 }
 
+/// The message that this thread is at, on the stack of whoever works at it; null: none. Inside the `Serialize` of a value another may be encoded, and then it is that.
+type Current<T> = LocalKey<Cell<*const RefCell<InProgress<T>>>>;
+
 thread_local! {
-    // Stacks, since the `Serialize` of a value may encode another message inside.
-    static ENCODING: RefCell<Vec<InProgress<Attachments>>> = const { RefCell::new(Vec::new()) };
-    static DECODING: RefCell<Vec<InProgress<Received>>> = const { RefCell::new(Vec::new()) };
+    static ENCODING: Cell<*const RefCell<InProgress<Attachments>>> = const { Cell::new(std::ptr::null()) };
+    static DECODING: Cell<*const RefCell<InProgress<Received>>> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Calls `work` with the message that this thread is at.
+fn with_current<T, R>(current: &'static Current<T>, work: impl FnOnce(Option<&mut InProgress<T>>) -> R) -> R {
+    // SAFETY: `in_progress` lets this point to a place on its own stack, in this thread, and takes that back before it returns or unwinds.
+    match unsafe { current.get().as_ref() } {
+        Some(message) => work(Some(&mut message.borrow_mut())),
+        None => work(None),
+    }
 }
 
 /// Attaches a descriptor to the message that this thread is encoding. The number goes into its bytes.
@@ -193,7 +205,7 @@ thread_local! {
 /// [`AttachError::NotEncoding`] outside a message, [`AttachError::TooMany`] beyond [`MAX`]; the
 /// attachment is then [kept](Attachment::kept).
 pub fn attach(attachment: Arc<dyn Attachment>) -> Result<u32, AttachError> {
-    ENCODING.with_borrow_mut(|stack| match stack.last_mut() {
+    with_current(&ENCODING, |current| match current {
         Some(current) => current.list.push(attachment).inspect_err(|error| current.refused = Some(error.clone())),
         None => {
             attachment.kept();
@@ -205,8 +217,8 @@ pub fn attach(attachment: Arc<dyn Attachment>) -> Result<u32, AttachError> {
 /// Makes the encoding in progress fail with `why`; for handles that cannot be encoded as they are.
 pub fn refuse(why: impl fmt::Display) -> AttachError {
     let error = AttachError::Refused(why.to_string());
-    ENCODING.with_borrow_mut(|stack| {
-        if let Some(current) = stack.last_mut() {
+    with_current(&ENCODING, |current| {
+        if let Some(current) = current {
             current.refused.get_or_insert_with(|| error.clone());
         }
     });
@@ -219,7 +231,7 @@ pub fn refuse(why: impl fmt::Display) -> AttachError {
 ///
 /// [`AttachError::NotDecoding`] outside a message, [`AttachError::Missing`] when it is not there.
 pub fn take(number: u32) -> Result<OwnedFd, AttachError> {
-    DECODING.with_borrow_mut(|stack| match stack.last_mut() {
+    with_current(&DECODING, |current| match current {
         Some(current) => current.list.take(number).inspect_err(|error| current.refused = Some(error.clone())),
         None => Err(AttachError::NotDecoding),
     })
@@ -228,8 +240,8 @@ pub fn take(number: u32) -> Result<OwnedFd, AttachError> {
 /// Makes the decoding in progress fail with `why`; for handles whose descriptor is not what it should be.
 pub fn reject(why: impl fmt::Display) -> AttachError {
     let error = AttachError::Refused(why.to_string());
-    DECODING.with_borrow_mut(|stack| {
-        if let Some(current) = stack.last_mut() {
+    with_current(&DECODING, |current| {
+        if let Some(current) = current {
             current.refused.get_or_insert_with(|| error.clone());
         }
     });
@@ -249,31 +261,25 @@ pub(crate) fn while_decoding<R>(list: &mut Received, decode: impl FnOnce() -> R)
 }
 
 #[cfg(feature = "codec")]
-type Stack<T> = std::thread::LocalKey<RefCell<Vec<InProgress<T>>>>;
-
-#[cfg(feature = "codec")]
 fn in_progress<T: Default, R>(
-    stack: &'static Stack<T>,
+    current: &'static Current<T>,
     list: &mut T,
     work: impl FnOnce() -> R,
 ) -> (R, Option<AttachError>) {
-    /// Takes the message off the stack even when a user's `Serialize` panics.
-    struct Pop<T: 'static>(&'static Stack<T>);
-    impl<T> Drop for Pop<T> {
+    /// Goes back to the message around this one, even when a user's `Serialize` panics.
+    struct Back<T: 'static>(&'static Current<T>, *const RefCell<InProgress<T>>);
+    impl<T> Drop for Back<T> {
         fn drop(&mut self) {
-            let popped = self.0.with_borrow_mut(Vec::pop);
-            drop(popped); // outside the borrow: attachments may run code of their handles
+            self.0.set(self.1);
         }
     }
 
-    stack.with_borrow_mut(|stack| stack.push(InProgress { list: std::mem::take(list), refused: None }));
-    let pop = Pop(stack);
+    let message = RefCell::new(InProgress { list: std::mem::take(list), refused: None });
+    // Dropped before the message is, whose attachments may run code of their handles then.
+    let back = Back(current, current.replace(&raw const message));
     let result = work();
-    let refused = stack.with_borrow_mut(|stack| {
-        let current = stack.last_mut()?;
-        std::mem::swap(list, &mut current.list);
-        current.refused.take()
-    });
-    drop(pop);
+    drop(back);
+    let InProgress { list: gathered, refused } = message.into_inner();
+    *list = gathered;
     (result, refused)
 }

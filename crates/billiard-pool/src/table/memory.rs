@@ -14,6 +14,8 @@ const OUTPUTS: Kind = Kind::new("outputs", 1);
 
 /// How large a record is.
 pub(crate) const RECORD: usize = 256;
+/// What comes over from another processor in one go.
+const LINE: usize = 64;
 const INPUT_HEAD: usize = 32;
 const OUTPUT_HEAD: usize = 16;
 /// The largest argument that fits into a record.
@@ -99,6 +101,23 @@ impl ControlMemory {
     }
 }
 
+/// Writes a record: what stands in front, and the bytes, which the caller has checked to fit; in one go where both are on one line.
+fn write<const HEAD: usize>(
+    segment: &Segment,
+    slot: usize,
+    head: [u8; HEAD],
+    bytes: &[u8],
+) -> Result<(), SegmentError> {
+    if HEAD + bytes.len() > LINE {
+        segment.write(slot * RECORD, &head)?;
+        return segment.write(slot * RECORD + HEAD, bytes);
+    }
+    let mut line = [0; LINE];
+    line[..HEAD].copy_from_slice(&head);
+    line[HEAD..HEAD + bytes.len()].copy_from_slice(bytes);
+    segment.write(slot * RECORD, &line[..(HEAD + bytes.len()).next_multiple_of(8)])
+}
+
 /// What a worker is to do.
 #[derive(Debug)]
 pub(crate) struct Input<'r> {
@@ -139,28 +158,35 @@ impl Inputs {
         (task, has_limit): (Task, bool),
         argument: Option<&[u8]>,
     ) -> Result<(), SegmentError> {
-        let mut record = [0; RECORD];
+        let mut head = [0; INPUT_HEAD];
         let [function, call] = task.to_words();
         let len = argument.map_or(Self::MAIL, |bytes| bytes.len() as u32);
-        record[28] = u8::from(has_limit);
-        record[..8].copy_from_slice(&job.to_ne_bytes());
-        record[8..16].copy_from_slice(&function.to_ne_bytes());
-        record[16..24].copy_from_slice(&call.to_ne_bytes());
-        record[24..28].copy_from_slice(&len.to_ne_bytes());
-        let bytes = argument.unwrap_or_default();
-        record[INPUT_HEAD..INPUT_HEAD + bytes.len()].copy_from_slice(bytes);
-        self.0.write(slot * RECORD, &record[..(INPUT_HEAD + bytes.len()).next_multiple_of(8)])
+        head[..8].copy_from_slice(&job.to_ne_bytes());
+        head[8..16].copy_from_slice(&function.to_ne_bytes());
+        head[16..24].copy_from_slice(&call.to_ne_bytes());
+        head[24..28].copy_from_slice(&len.to_ne_bytes());
+        head[28] = u8::from(has_limit);
+        write(&self.0, slot, head, argument.unwrap_or_default())
     }
 
     /// The record of a slot that the caller has claimed; none when it is another job's, or makes no sense.
     pub(crate) fn read<'r>(&self, slot: usize, record: &'r mut Record) -> Option<Input<'r>> {
-        self.0.read(slot * RECORD, record).ok()?;
-        let word = |at: usize| u64::from_ne_bytes(record[at..at + 8].try_into().expect("eight bytes"));
+        let (first, rest) = record.split_at_mut(LINE);
+        self.0.read(slot * RECORD, first).ok()?;
+        let word = |at: usize| u64::from_ne_bytes(first[at..at + 8].try_into().expect("eight bytes"));
+        let (job, task, has_limit) = (word(0), Task::from_words([word(8), word(16)]), first[28] != 0);
+        // Read once: it is this that is used.
         let argument = match word(24) as u32 {
             Self::MAIL => None,
-            len => Some(record.get(INPUT_HEAD..INPUT_HEAD + len as usize)?),
+            len if len as usize > MAX_ARGUMENT => return None,
+            len => {
+                let end = INPUT_HEAD + len as usize;
+                if let Some(more @ 1..) = end.checked_sub(LINE) {
+                    self.0.read(slot * RECORD + LINE, &mut rest[..more]).ok()?;
+                }
+                Some(&record[INPUT_HEAD..end])
+            }
         };
-        let (job, task, has_limit) = (word(0), Task::from_words([word(8), word(16)]), record[28] != 0);
         Some(Input { job, task, has_limit, argument })
     }
 
@@ -203,26 +229,29 @@ impl Outputs {
             Output::Failure(bytes) => (1, bytes),
             Output::Mail => (2, &[]),
         };
-        let mut record = [0; RECORD];
-        record[..8].copy_from_slice(&job.to_ne_bytes());
-        record[8..12].copy_from_slice(&(bytes.len() as u32).to_ne_bytes());
-        record[12..16].copy_from_slice(&kind.to_ne_bytes());
-        record[OUTPUT_HEAD..OUTPUT_HEAD + bytes.len()].copy_from_slice(bytes);
-        self.0.write(slot * RECORD, &record[..(OUTPUT_HEAD + bytes.len()).next_multiple_of(8)])
+        let mut head = [0; OUTPUT_HEAD];
+        head[..8].copy_from_slice(&job.to_ne_bytes());
+        head[8..12].copy_from_slice(&(bytes.len() as u32).to_ne_bytes());
+        head[12..16].copy_from_slice(&kind.to_ne_bytes());
+        write(&self.0, slot, head, bytes)
     }
 
     /// What became of a job; none when the record says nothing about it, or nothing that makes sense.
     pub(crate) fn read(&self, slot: usize, job: u64) -> Option<Output> {
-        let mut head = [0; OUTPUT_HEAD];
-        self.0.read(slot * RECORD, &mut head).ok()?;
-        let half = |at: usize| u32::from_ne_bytes(head[at..at + 4].try_into().expect("four bytes"));
+        let mut first = [0; LINE];
+        self.0.read(slot * RECORD, &mut first).ok()?;
+        let half = |at: usize| u32::from_ne_bytes(first[at..at + 4].try_into().expect("four bytes"));
         // Read once: it is these that are used.
         let (len, kind) = (half(8) as usize, half(12));
-        if u64::from_ne_bytes(head[..8].try_into().expect("eight bytes")) != job || len > MAX_RESULT {
+        if u64::from_ne_bytes(first[..8].try_into().expect("eight bytes")) != job || len > MAX_RESULT {
             return None;
         }
-        let mut bytes = vec![0; len];
-        self.0.read(slot * RECORD + OUTPUT_HEAD, &mut bytes).ok()?;
+        let end = OUTPUT_HEAD + len;
+        let mut bytes = first[OUTPUT_HEAD..end.min(LINE)].to_vec();
+        if end > LINE {
+            bytes.resize(len, 0);
+            self.0.read(slot * RECORD + LINE, &mut bytes[LINE - OUTPUT_HEAD..]).ok()?;
+        }
         match kind {
             0 => Some(Output::Value(bytes)),
             1 => Some(Output::Failure(bytes)),
