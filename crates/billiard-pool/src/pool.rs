@@ -189,6 +189,9 @@ impl Shared {
 
     fn decide(&self, mut inner: MutexGuard<'_, Inner>, event: Event, mut arrival: Arrival, wake: bool) -> bool {
         if let Some(table) = &self.table {
+            if event == Event::Close {
+                table.close(); // first: no job comes after the last worker was let go
+            }
             inner.state.set_pulled(table.in_flight());
         }
         let Effects { verdicts, actions, everything } = inner.state.handle(event, self.now());
@@ -198,14 +201,8 @@ impl Shared {
         let unwanted = event.unwanted_job();
         let ended_it = unwanted.is_some() && verdicts.iter().any(|&(job, _)| Some(job) == unwanted);
         let mut ended = Vec::with_capacity(verdicts.len());
-        if let Some(table) = &self.table {
-            if event == Event::Close {
-                table.close();
-            }
-            if let Some(verdict) = everything {
-                let why = || inner.error_of(verdict);
-                table.end_all(why, &mut ended);
-            }
+        if let (Some(table), Some(verdict)) = (&self.table, everything) {
+            table.end_all(|| inner.error_of(verdict), &mut ended);
         }
         for (job, verdict) in verdicts {
             if let Some(record) = inner.jobs.remove(&job) {

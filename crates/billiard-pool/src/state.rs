@@ -279,7 +279,8 @@ impl State {
                 }
             }
             Event::Doomed(worker) => {
-                if self.workers.get(&worker) == Some(&Stage::Idle) {
+                // One that has a job is up, whether or not its word for that was read by now.
+                if matches!(self.workers.get(&worker), Some(Stage::Idle | Stage::Starting)) {
                     self.end_worker(worker, now, &mut effects);
                 }
             }

@@ -11,7 +11,7 @@ pub(super) const CHECK: Check =
     Check { name: "loom", about: "every order of the steps of the algorithms over shared memory", run };
 
 /// Where the models are: beside the algorithms.
-const TESTS: [&str; 6] = ["-p", "billiard-shm", "-p", "billiard-sync", "--lib", "--release"];
+const TESTS: [&str; 8] = ["-p", "billiard-shm", "-p", "billiard-sync", "-p", "billiard-pool", "--lib", "--release"];
 
 /// The models are bounded, and take the same time whatever the budget: beyond this, one does not end.
 const LIMIT: Duration = Duration::from_secs(1200);

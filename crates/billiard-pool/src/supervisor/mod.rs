@@ -245,11 +245,13 @@ impl Supervisor {
                 }
             }
             Action::Terminate(worker) => {
+                self.judge(worker); // its process may be known by now
                 if let Some(member) = self.members.get(&worker) {
                     member.terminate();
                 }
             }
             Action::Kill(worker) => {
+                self.judge(worker);
                 if self.members.get(&worker).is_some_and(|member| !member.kill()) {
                     // The start is given up; should the process come to be, it finds its socket closed and ends.
                     self.gone(worker, ExitStatus::unknown());
@@ -300,8 +302,12 @@ impl Supervisor {
                 Some(Spoke::First)
             }
             Heard::Outcome(job, outcome) if self.bell.is_some() => {
-                let ended = self.shared.table().and_then(|table| table.arrived(worker, job, outcome));
-                self.shared.finish(ended);
+                if let Some(table) = self.shared.table()
+                    && let Some(ended) = table.arrived(worker, job, outcome)
+                {
+                    self.shared.finish([ended]);
+                    table.give_room();
+                }
                 Some(Spoke::First) // more may stand behind it
             }
             Heard::Outcome(job, outcome) => {

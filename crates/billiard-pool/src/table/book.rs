@@ -18,7 +18,7 @@ use billiard_wire::{
 use super::{
     control::{Control, MAX_SLOTS, SLOT_BITS, watch},
     memory::{Inputs, MAX_ARGUMENT, Output, Outputs},
-    word::Phase,
+    word::{Phase, Word},
 };
 use crate::{
     error::{JobError, WorkerLost},
@@ -26,6 +26,9 @@ use crate::{
     message::{Failure, ToWorker},
     state::{JobId, WorkerId},
 };
+
+#[cfg(test)]
+mod simulation;
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 pub(crate) type Nanos = u64;
@@ -171,11 +174,6 @@ impl Book {
         self.in_flight
     }
 
-    /// Where the ring ends.
-    pub(crate) fn tail(&self) -> u64 {
-        self.tail
-    }
-
     fn has(&self, ticket: Ticket) -> bool {
         self.jobs.get(ticket.slot).and_then(Option::as_ref).is_some_and(|job| job.id == ticket.job)
     }
@@ -216,9 +214,8 @@ impl Book {
         }
         let is_ring_full = |begin| self.tail.wrapping_sub(begin) >= control.cells.len() as u64;
         if is_ring_full(self.begin) {
-            self.begin = control.begin(self.tail);
+            self.begin = control.begin(self.begin, self.tail);
         }
-        // Anybody can advance the head: where it lies behind the tail, that is nonsense, and counts as full until it is overtaken.
         if self.free.is_empty() || is_ring_full(self.begin) {
             return Err(Refused::Full);
         }
@@ -248,16 +245,15 @@ impl Book {
             seen: None,
             frame,
             arrived: None,
-            supervised: false,
+            supervised: new.supervised,
             position: self.tail,
         });
         self.in_flight += 1;
         self.remember(ticket);
-        control.offer(slot, job, self.tail);
+        let watch = if new.supervised { watch::SUPERVISOR } else { 0 };
+        self.supervised.extend(new.supervised.then_some(ticket));
+        control.offer(slot, job, watch, self.tail);
         self.tail += 1;
-        if new.supervised {
-            self.supervise(control, ticket);
-        }
         Ok(ticket)
     }
 
@@ -281,9 +277,9 @@ impl Book {
         self.is_armed
     }
 
-    /// The supervisor looks no more by itself; false when there are jobs.
-    pub(crate) fn disarm(&mut self) -> bool {
-        if self.in_flight == 0 {
+    /// The supervisor looks no more by itself, if there are no jobs, or those that there are need nobody to look; whether that is so.
+    pub(crate) fn disarm(&mut self, is_settled: bool) -> bool {
+        if is_settled || self.in_flight == 0 {
             self.is_armed = false;
         }
         !self.is_armed
@@ -302,9 +298,9 @@ impl Book {
 
     /// Collects some of what is done, the oldest first, and takes back what was cancelled.
     fn make_room(&mut self, control: &Control<'_>, ended: &mut Vec<Ended>) {
-        let begin = control.begin(self.tail);
+        self.begin = control.begin(self.begin, self.tail);
         self.cancelled.retain(|&(slot, position)| {
-            let passed = position < begin;
+            let passed = position < self.begin;
             if passed {
                 self.free.push(slot);
             }
@@ -332,11 +328,21 @@ impl Book {
         Some(job)
     }
 
-    /// As [`end`](Self::end), where it is not done: callers that sleep on it are woken here.
+    /// As [`end`](Self::end), where it is not done, and its word says by now that it never will be: callers that sleep on it are woken here.
     fn end_early(&mut self, control: &Control<'_>, slot: usize) -> Option<Job> {
         let job = self.end(slot)?;
         control.wake_callers(slot);
         Some(job)
+    }
+
+    /// Ends a job whose worker is gone, or whose word cannot be; its slot is free.
+    fn discard(&mut self, control: &Control<'_>, ticket: Ticket, why: JobError) -> Option<Ended> {
+        if !self.has(ticket) {
+            return None;
+        }
+        self.free(control, ticket);
+        let job = self.end_early(control, ticket.slot)?;
+        Some(Ended { cell: job.cell, outcome: Err(why) })
     }
 
     fn free(&mut self, control: &Control<'_>, ticket: Ticket) {
@@ -393,10 +399,11 @@ impl Book {
 
     /// Ends a job with this error, if nobody has it yet; or also if a worker has it.
     pub(crate) fn stop(&mut self, control: &Control<'_>, ticket: Ticket, why: JobError, begun_too: bool) -> Stopped {
-        loop {
-            if !self.has(ticket) {
-                return Stopped::No;
-            }
+        if !self.has(ticket) {
+            return Stopped::No;
+        }
+        // It can change as often as this: ready, claimed, done. One that does so again and again is nonsense.
+        for _ in 0..3 {
             let word = control.word(ticket.slot);
             match word.phase() {
                 Some(Phase::Ready) if control.cancel(ticket.slot, ticket.job) => {
@@ -423,14 +430,16 @@ impl Book {
                 }
                 // The word has changed meanwhile: again. One that cannot be is resolved by who looks at all of them.
                 Some(Phase::Ready | Phase::Claimed) if word.is_of(ticket.job) => {}
-                _ => return Stopped::No,
+                _ => break,
             }
         }
+        Stopped::No
     }
 
     /// A worker has ended, and all that it has sent is read: what it had is judged, and its seat is free.
     pub(crate) fn audit(&mut self, control: &Control<'_>, worker: WorkerId, lost: &WorkerLost, ended: &mut Vec<Ended>) {
         let Some(seat) = self.seat_of(worker) else { return };
+        let why = || JobError::WorkerLost(Box::new(lost.clone()));
         for slot in 0..self.jobs.len() {
             let Some(job) = &self.jobs[slot] else { continue };
             let ticket = Ticket { slot, job: job.id };
@@ -442,9 +451,9 @@ impl Book {
                 Some(Phase::Done) => match self.collect(control, ticket) {
                     Some(one) => ended.push(one),
                     // Its mail has not come whole.
-                    None => ended.extend(self.lose(control, ticket, lost)),
+                    None => ended.extend(self.discard(control, ticket, why())),
                 },
-                Some(Phase::Claimed | Phase::Doomed) => ended.extend(self.lose(control, ticket, lost)),
+                Some(Phase::Claimed | Phase::Doomed) => ended.extend(self.discard(control, ticket, why())),
                 _ => {}
             }
         }
@@ -457,13 +466,6 @@ impl Book {
         });
         control.clear_seat(seat);
         self.seats[seat] = None;
-    }
-
-    fn lose(&mut self, control: &Control<'_>, ticket: Ticket, lost: &WorkerLost) -> Option<Ended> {
-        let job = self.end_early(control, ticket.slot)?;
-        self.free(control, ticket);
-        let outcome = Err(JobError::WorkerLost(Box::new(lost.clone())));
-        Some(Ended { cell: job.cell, outcome })
     }
 
     /// Accepts no more. The supervisor collects what is in flight.
@@ -489,12 +491,7 @@ impl Book {
             }
             // Done meanwhile; or by mail that will not be waited for; or a word that cannot be.
             ended.extend(self.collect(control, ticket));
-            if self.has(ticket)
-                && let Some(job) = self.end_early(control, slot)
-            {
-                self.free(control, ticket);
-                ended.push(Ended { cell: job.cell, outcome: Err(why()) });
-            }
+            ended.extend(self.discard(control, ticket, why()));
         }
     }
 
@@ -593,24 +590,46 @@ impl Book {
         }
     }
 
-    /// Looks at every job in flight: what nobody has told of is collected where it is the supervisor's to collect, and a word that cannot be ends its job.
-    pub(crate) fn inspect(&mut self, control: &Control<'_>, ended: &mut Vec<Ended>) {
+    /// If jobs wait, sees to it that a worker looks.
+    pub(crate) fn rouse_any(&mut self, control: &Control<'_>) {
+        self.begin = control.begin(self.begin, self.tail);
+        if self.begin < self.tail {
+            control.rouse_any();
+        }
+    }
+
+    /// Looks at every job in flight: what nobody has told of is collected where it is the supervisor's to collect, a word that cannot be ends its job, and a job that
+    /// waits and has no cell any more gets one. Whether all that is left is done, and for its callers to collect: then there is nothing to look for.
+    pub(crate) fn inspect(&mut self, control: &Control<'_>, ended: &mut Vec<Ended>) -> bool {
         self.sweep(control, ended);
+        self.begin = control.begin(self.begin, self.tail);
+        let mut is_settled = true;
         for slot in 0..self.jobs.len() {
             let Some(job) = &self.jobs[slot] else { continue };
             let ticket = Ticket { slot, job: job.id };
             let word = control.word(slot);
-            let can_be = word.is_of(ticket.job)
-                && match word.phase() {
-                    Some(Phase::Ready) => true,
-                    Some(Phase::Claimed | Phase::Done) => self.holder(word.seat()).is_some(),
-                    _ => false,
-                };
-            if !can_be && let Some(job) = self.end_early(control, slot) {
-                self.free(control, ticket);
-                let outcome = Err(nonsense("its place in the job table was overwritten"));
-                ended.push(Ended { cell: job.cell, outcome });
+            is_settled &= word.phase() == Some(Phase::Done) && !job.supervised;
+            match word.phase() {
+                Some(Phase::Ready) if word == Word::ready(ticket.job) => self.find_again(control, ticket),
+                Some(Phase::Claimed | Phase::Done) if word.is_of(ticket.job) && self.holder(word.seat()).is_some() => {}
+                _ => {
+                    ended.extend(self.discard(control, ticket, nonsense("its place in the job table was overwritten")))
+                }
             }
+        }
+        is_settled
+    }
+
+    /// Puts a job that waits into the ring again if its cell was passed, as nobody does who can be trusted.
+    fn find_again(&mut self, control: &Control<'_>, ticket: Ticket) {
+        let is_ring_full = self.tail - self.begin >= control.cells.len() as u64;
+        if let Some(job) = &mut self.jobs[ticket.slot]
+            && job.position < self.begin
+            && !is_ring_full
+        {
+            job.position = self.tail;
+            control.hint(ticket.slot, ticket.job, self.tail);
+            self.tail += 1;
         }
     }
 }

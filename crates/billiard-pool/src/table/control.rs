@@ -75,6 +75,41 @@ pub(crate) struct Head {
     room: Futex,
 }
 
+/// The words of a table on the heap: for tests.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Words {
+    head: Head,
+    slots: Vec<Slot>,
+    cells: Vec<AtomicU64>,
+    seats: Vec<Seat>,
+}
+
+#[cfg(test)]
+impl Words {
+    pub(crate) fn new(slots: usize, seats: usize) -> Self {
+        let zero = || AtomicU64::new(0);
+        let slot = |_| Slot { word: zero(), accepted: zero(), watch: AtomicU32::new(0), turn: Futex::new(0) };
+        Self {
+            head: Head {
+                tail: Line(zero()),
+                head: Line(zero()),
+                idle: std::array::from_fn(|_| zero()),
+                searching: std::array::from_fn(|_| zero()),
+                asleep: AtomicU32::new(0),
+                room: Futex::new(0),
+            },
+            slots: (0..slots).map(slot).collect(),
+            cells: (0..(2 * slots).next_power_of_two()).map(|_| zero()).collect(),
+            seats: (0..seats).map(|_| Seat { word: Futex::new(0) }).collect(),
+        }
+    }
+
+    pub(crate) fn control(&self) -> Control<'_> {
+        Control { head: &self.head, slots: &self.slots, cells: &self.cells, seats: &self.seats }
+    }
+}
+
 #[cfg(not(loom))]
 mod layout {
     use billiard_shm::Words;
@@ -126,7 +161,7 @@ impl Control<'_> {
     /// Whether there may be a job in the ring.
     #[inline]
     fn has_work(&self) -> bool {
-        // Acquire: pairs with the Release in `offer`.
+        // Acquire: pairs with the Release in `hint`.
         let tail = self.head.tail.0.load(Ordering::Acquire);
         self.head.head.0.load(Ordering::Relaxed) < tail
     }
@@ -141,63 +176,89 @@ impl Control<'_> {
     }
 
     #[inline]
-    fn pass(&self, position: u64) {
+    pub(super) fn pass(&self, position: u64) {
         // Release: whoever finds it passed finds the claim before it.
         let _ = self.head.head.0.compare_exchange(position, position + 1, Ordering::Release, Ordering::Relaxed);
     }
 
-    /// Puts a job that is to wait into a free slot and into the ring, at `position`, which is the tail. The pool alone, one at a time.
-    pub(crate) fn offer(&self, slot: usize, job: u64, position: u64) {
+    /// Puts a job that is to wait, and who watches it, into a free slot and into the ring, at `position`, which is the tail. The pool alone, one at a time.
+    pub(crate) fn offer(&self, slot: usize, job: u64, watch: u32, position: u64) {
         let words = &self.slots[slot];
         words.accepted.store(0, Ordering::Relaxed);
-        words.watch.store(0, Ordering::Relaxed);
-        // Release: pairs with the Acquire in `claim`: the input record is whole.
+        words.watch.store(watch, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `claim`: the input record is whole, and who publishes finds who watches.
         words.word.store(Word::ready(job).bits(), Ordering::Release);
+        self.hint(slot, job, position);
+    }
+
+    /// Puts a job that waits into the ring, at `position`, which is the tail. The pool alone, one at a time.
+    pub(crate) fn hint(&self, slot: usize, job: u64, position: u64) {
         let cell = (job & ((1 << GENERATION_BITS) - 1)) << SLOT_BITS | slot as u64;
         self.cells[position as usize & (self.cells.len() - 1)].store(cell, Ordering::Relaxed);
         // Release: pairs with the Acquire loads of the tail: the cell and the slot are there.
         self.head.tail.0.store(position + 1, Ordering::Release);
     }
 
-    /// Where the ring begins, after passing what nobody waits in. `tail` is where it ends.
-    pub(crate) fn begin(&self, tail: u64) -> u64 {
-        loop {
+    /// Where the ring begins, after passing what nobody waits in. `tail` is where it ends, and it began at `floor` or later: no more than all cells before.
+    /// The pool alone, which knows both; words that say otherwise are mended.
+    pub(crate) fn begin(&self, floor: u64, tail: u64) -> u64 {
+        if self.head.tail.0.load(Ordering::Relaxed) != tail {
+            // Release: pairs with the Acquire loads of the tail.
+            self.head.tail.0.store(tail, Ordering::Release);
+        }
+        let mut begin = floor;
+        // Who writes nonsense all the time keeps nobody here.
+        for _ in 0..=self.cells.len() {
             let head = self.head.head.0.load(Ordering::Acquire);
-            if head >= tail {
-                return head;
+            if head < begin || head > tail {
+                let _ = self.head.head.0.compare_exchange(head, begin, Ordering::Release, Ordering::Relaxed);
+                continue;
+            }
+            begin = head;
+            if head == tail {
+                break;
             }
             let cell = self.cell(head);
             match self.slots.get(cell.slot) {
-                Some(slot) if slot.word.load(Ordering::Relaxed) == Word::ready(cell.generation).bits() => return head,
+                Some(slot) if slot.word.load(Ordering::Relaxed) == Word::ready(cell.generation).bits() => break,
                 _ => self.pass(head),
             }
         }
+        begin
+    }
+
+    /// The first cell, if there is one.
+    #[inline]
+    pub(super) fn front(&self) -> Option<u64> {
+        // Acquire: pairs with the Release in `pass`.
+        let head = self.head.head.0.load(Ordering::Acquire);
+        let tail = self.head.tail.0.load(Ordering::Acquire); // pairs with the Release in `hint`
+        (head < tail).then_some(head)
+    }
+
+    /// Claims the job whose cell is at that position for the worker in that seat, if it waits.
+    #[inline]
+    pub(super) fn take(&self, position: u64, seat: usize) -> Option<Claim> {
+        let claim = self.cell(position);
+        fault::point("table.claim");
+        let ready = Word::ready(claim.generation).bits();
+        let mine = Word::new(claim.generation, Phase::Claimed, seat as u16).bits();
+        let word = &self.slots.get(claim.slot)?.word;
+        // Acquire: pairs with the Release in `offer`.
+        let claimed = word.load(Ordering::Relaxed) == ready
+            && word.compare_exchange(ready, mine, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        claimed.then_some(claim)
     }
 
     /// Takes the next job that waits, for the worker in that seat.
     fn claim(&self, seat: usize) -> Option<Claim> {
         loop {
-            // Acquire: pairs with the Release in `pass`.
-            let head = self.head.head.0.load(Ordering::Acquire);
-            let tail = self.head.tail.0.load(Ordering::Acquire); // pairs with the Release in `offer`
-            if head >= tail {
-                return None;
-            }
-            let claim = self.cell(head);
-            fault::point("table.claim");
-            let claimed = self.slots.get(claim.slot).is_some_and(|slot| {
-                let (ready, mine) = (
-                    Word::ready(claim.generation).bits(),
-                    Word::new(claim.generation, Phase::Claimed, seat as u16).bits(),
-                );
-                // Acquire: pairs with the Release in `offer`.
-                slot.word.load(Ordering::Relaxed) == ready
-                    && slot.word.compare_exchange(ready, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
-            });
+            let head = self.front()?;
+            let claimed = self.take(head, seat);
             fault::point("table.claimed");
             self.pass(head);
-            if claimed {
-                return Some(claim);
+            if claimed.is_some() {
+                return claimed;
             }
         }
     }
@@ -244,8 +305,9 @@ impl Control<'_> {
         self.slots[slot].turn.wake(u32::MAX >> 1);
     }
 
-    /// Wakes the callers that sleep on a job which has ended otherwise. The pool alone.
+    /// Wakes the callers that sleep on a job which has ended otherwise: its word says so by now. The pool alone.
     pub(crate) fn wake_callers(&self, slot: usize) {
+        fence(Ordering::SeqCst); // pairs with the one in `watch`
         if self.slots[slot].watch.load(Ordering::Relaxed) & watch::CALLER != 0 {
             self.turn(slot);
         }
@@ -277,6 +339,16 @@ impl Control<'_> {
         fence(Ordering::SeqCst); // pairs with the one in `announce`
     }
 
+    /// Sleeps while a job `is_pending`, as its word says, until somebody wakes those who wait for it.
+    pub(crate) fn wait(&self, slot: usize, is_pending: impl Fn() -> bool, deadline: Option<Deadline>) {
+        let turn = &self.slots[slot].turn;
+        let before = turn.load(Ordering::Acquire);
+        self.watch(slot, watch::CALLER);
+        if is_pending() {
+            turn.wait(before, deadline);
+        }
+    }
+
     /// The supervisor is about to sleep; it looks once more afterwards.
     pub(crate) fn supervisor_sleeps(&self) {
         self.head.asleep.store(1, Ordering::Relaxed);
@@ -300,8 +372,8 @@ impl Control<'_> {
     }
 
     /// Sleeps until somebody gives room.
-    pub(crate) fn wait_room(&self, deadline: Deadline) {
-        self.head.room.wait(1, Some(deadline));
+    pub(crate) fn wait_room(&self, deadline: Option<Deadline>) {
+        self.head.room.wait(1, deadline);
     }
 
     /// Wakes those who wait for room.
@@ -337,18 +409,23 @@ impl Control<'_> {
 
     /// Wakes one that sleeps, by its idle bit.
     fn wake_one(&self) {
-        for (index, bits) in self.used(&self.head.idle).iter().enumerate() {
-            loop {
+        // As often as there are seats: who writes nonsense all the time keeps nobody here.
+        for _ in 0..self.seats.len() {
+            let sleeper = self.used(&self.head.idle).iter().enumerate().find_map(|(index, bits)| {
                 let now = bits.load(Ordering::Relaxed);
-                if now == 0 {
-                    break;
-                }
-                let seat = index * 64 + now.trailing_zeros() as usize;
-                let mask = now & now.wrapping_neg();
-                if bits.fetch_and(!mask, Ordering::Relaxed) & mask != 0 && self.wake(seat) {
-                    return;
-                }
+                (now != 0).then(|| (index, bits, now.trailing_zeros() as usize))
+            });
+            let Some((index, bits, at)) = sleeper else { return };
+            let mask = 1 << at;
+            if bits.fetch_and(!mask, Ordering::Relaxed) & mask == 0 {
+                continue; // somebody else wakes that one
             }
+            if self.wake(index * 64 + at) {
+                return;
+            }
+            // Another who has an offer may have trusted in the searching bit that `wake` raised for a moment: this looks for a sleeper in its place. Pairs with the
+            // fences in `rouse` and `sleep`: who was asleep for that other is so here.
+            fence(Ordering::SeqCst);
         }
     }
 
@@ -370,10 +447,15 @@ impl Control<'_> {
         }
     }
 
-    /// If jobs wait and a worker sleeps, wakes it, whatever the bits say: somebody may have been stopped, or have died, in whom others trusted. The pool
-    /// alone, which knows where the ring ends.
-    pub(crate) fn rouse_any(&self, tail: u64) -> bool {
-        self.begin(tail) < tail && (0..self.seats.len()).any(|seat| self.wake(seat))
+    /// Wakes a worker that sleeps, whatever the bits say: somebody may have been stopped, or have died, in whom others trusted. The pool alone, while jobs wait.
+    pub(crate) fn rouse_any(&self) {
+        let sleeps = |seat: &usize| self.seats[*seat].word.load(Ordering::Relaxed) == SLEEPING;
+        let mut sleepers = (0..self.seats.len()).filter(sleeps).peekable();
+        if sleepers.peek().is_some() {
+            // Who raised these may be stopped, or dead, or have died in raising another's. Of those who run, one too many may be woken.
+            self.used(&self.head.searching).iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
+        }
+        let _ = sleepers.any(|seat| self.wake(seat));
     }
 
     /// The worker in that seat is to end when it has nothing to do.
@@ -403,7 +485,7 @@ impl Control<'_> {
                 }
                 return Found::Job(claim);
             }
-            if self.seats[seat].word.load(Ordering::Acquire) & LEAVE != 0 {
+            if self.is_dismissed(seat) {
                 self.end_search(index, mask);
                 return Found::Leave;
             }
@@ -440,28 +522,54 @@ impl Control<'_> {
     fn end_search(&self, index: usize, mask: u64) {
         self.head.searching[index].fetch_and(!mask, Ordering::Relaxed);
         fault::point("table.found");
+        // Pairs with the one in `rouse`: who offers either finds the bit taken down, or its offer is found here.
+        fence(Ordering::SeqCst);
         if self.has_work() {
             let _ = self.rouse();
         }
     }
 
     fn sleep(&self, seat: usize, index: usize, mask: u64) {
-        let word = &self.seats[seat].word;
-        if word.value().compare_exchange(0, SLEEPING, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        if !self.lie_down(seat) {
             return; // it is to end
+        }
+        fault::point("table.sleep");
+        while self.sleeps(seat) {
+            self.seats[seat].word.wait(SLEEPING, None);
+        }
+        self.head.idle[index].fetch_and(!mask, Ordering::Relaxed);
+    }
+
+    /// From now on that worker is to be woken, unless there is work; false when it is to end.
+    pub(super) fn lie_down(&self, seat: usize) -> bool {
+        let (index, mask) = bit(seat);
+        let word = self.seats[seat].word.value();
+        if word.compare_exchange(0, SLEEPING, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return false;
         }
         self.head.idle[index].fetch_or(mask, Ordering::Relaxed);
         // Pairs with the one in `rouse`: either the offer is seen here, or the bits there.
         fence(Ordering::SeqCst);
         if self.has_work() {
             // Who is waking it already finds it awake, and wakes another.
-            let _ = word.value().compare_exchange(SLEEPING, 0, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = word.compare_exchange(SLEEPING, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
-        fault::point("table.sleep");
+        true
+    }
+
+    /// Whether it has not been woken.
+    #[inline]
+    pub(super) fn sleeps(&self, seat: usize) -> bool {
         // Acquire: pairs with the Release of who wakes it.
-        while word.load(Ordering::Acquire) == SLEEPING {
-            word.wait(SLEEPING, None);
-        }
-        self.head.idle[index].fetch_and(!mask, Ordering::Relaxed);
+        self.seats[seat].word.load(Ordering::Acquire) == SLEEPING
+    }
+
+    /// Whether the worker in that seat is to end when it has nothing to do.
+    #[inline]
+    pub(super) fn is_dismissed(&self, seat: usize) -> bool {
+        self.seats[seat].word.load(Ordering::Acquire) & LEAVE != 0
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

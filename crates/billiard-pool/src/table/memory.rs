@@ -208,7 +208,7 @@ pub(crate) enum Output {
 }
 
 /// The results of the worker in one seat: one record for each slot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outputs(Segment);
 
 impl Outputs {

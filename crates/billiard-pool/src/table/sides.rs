@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     book::{Book, Ended, Nanos, NewJob, Refused, Stopped, Ticket},
-    control::{Claim, Found, watch},
+    control::{Claim, Found},
     memory::{ControlMemory, Input, Inputs, Output, Outputs, Record, Shape},
     word::Phase,
 };
@@ -104,7 +104,7 @@ impl Table {
 
     /// Waits until there may be room.
     pub(crate) fn wait_room(&self) {
-        self.control.words().wait_room(Deadline::after(RECHECK));
+        self.control.words().wait_room(Some(Deadline::after(RECHECK)));
     }
 
     /// Wakes those who wait for room.
@@ -142,14 +142,10 @@ impl Table {
             }
             std::hint::spin_loop();
         }
-        let control = self.control.words();
-        let turn = &control.slots[ticket.slot].turn;
-        let before = turn.load(std::sync::atomic::Ordering::Acquire);
-        control.watch(ticket.slot, watch::CALLER);
-        if self.look(ticket) == Look::Pending {
-            let recheck = Deadline::after(RECHECK);
-            turn.wait(before, Some(deadline.map_or(recheck, |deadline| deadline.min(recheck))));
-        }
+        let recheck = Deadline::after(RECHECK);
+        let until = deadline.map_or(recheck, |deadline| deadline.min(recheck));
+        let is_pending = || self.look(ticket) == Look::Pending;
+        self.control.words().wait(ticket.slot, is_pending, Some(until));
     }
 
     /// The supervisor is to collect it. The caller looks once more afterwards.
@@ -193,7 +189,8 @@ impl Table {
     pub(crate) fn audit(&self, worker: WorkerId, lost: &WorkerLost, ended: &mut Vec<Ended>) {
         let (control, mut book) = (self.control.words(), self.book());
         book.audit(&control, worker, lost, ended);
-        control.rouse_any(book.tail());
+        book.rouse_any(&control);
+        drop(book);
         control.give_room();
     }
 
@@ -232,15 +229,13 @@ impl Table {
         book.is_armed()
     }
 
-    /// What it does from time to time while there are jobs: sees to it that nobody trusts in the dead or stopped. False when there are none, and the next who
-    /// hands one in will wake it.
+    /// What it does from time to time while there are jobs: sees to it that nobody trusts in the dead or stopped. False when there are none, or none but results
+    /// that wait for their callers; the next who hands one in will wake it.
     pub(crate) fn tick(&self, thoroughly: bool, ended: &mut Vec<Ended>) -> bool {
         let (control, mut book) = (self.control.words(), self.book());
-        control.rouse_any(book.tail());
-        if thoroughly {
-            book.inspect(&control, ended);
-        }
-        !book.disarm()
+        book.rouse_any(&control);
+        let is_settled = thoroughly && book.inspect(&control, ended);
+        !book.disarm(is_settled)
     }
 
     /// The supervisor is going to sleep for so long, or for ever: no longer than until a limit has to be looked at, which is given. Whoever hands in a job with an
