@@ -71,6 +71,15 @@ fn tiny(n: u64) -> u64 {
     n + 1
 }
 
+/// So many of these take longer than it takes to kill somebody.
+fn small(n: u64) -> u64 {
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < Duration::from_micros(100) {
+        std::hint::spin_loop();
+    }
+    n + 1
+}
+
 #[test]
 fn a_killed_worker_takes_its_job_and_no_other_of_a_thousand_in_flight() {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -79,7 +88,7 @@ fn a_killed_worker_takes_its_job_and_no_other_of_a_thousand_in_flight() {
     let (ours, theirs) = Connection::pair().unwrap();
     let victim = pool.apply_async(tell_then_wait, theirs).unwrap();
     let worker: u32 = ours.recv().unwrap();
-    let others: Vec<_> = (0..1000).map(|n| pool.apply_async(tiny, n).unwrap()).collect();
+    let others: Vec<_> = (0..1000).map(|n| pool.apply_async(small, n).unwrap()).collect();
     kill(worker);
     let in_flight = others.iter().filter(|other| !other.is_ready()).count();
     match victim.get() {

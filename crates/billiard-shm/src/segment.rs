@@ -276,6 +276,21 @@ impl Segment {
         }
     }
 
+    /// Writes anew what stands in front of its bytes and says what it is: for memory whose other users are not trusted to have left that as it was, before it is
+    /// handed to somebody else.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::ReadOnly`], [`SegmentError::Forked`].
+    pub fn mend(&self) -> Result<(), SegmentError> {
+        self.check_usable()?;
+        if !self.0.writable {
+            return Err(SegmentError::ReadOnly);
+        }
+        self.0.mapping.copy_in(0, &self.0.header.to_bytes());
+        Ok(())
+    }
+
     /// How many bytes it has.
     #[must_use]
     pub fn len(&self) -> usize {

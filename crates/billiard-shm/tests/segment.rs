@@ -222,3 +222,18 @@ fn another_process_wakes_a_waiter() {
         assert!(child.join().unwrap().success());
     }
 }
+
+#[test]
+fn what_stands_in_front_is_mended() {
+    let segment = Segment::create(KIND, 100).unwrap();
+    segment.write(0, b"kept").unwrap();
+    rustix::io::pwrite(segment.as_fd(), &[0; 48], 0).unwrap();
+    assert!(matches!(Segment::attach(descriptor(&segment), KIND), Err(SegmentError::Unfinished)));
+    segment.mend().unwrap();
+    let mut bytes = [0; 4];
+    Segment::attach(descriptor(&segment), KIND).unwrap().read(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"kept");
+    let read_only = Segment::options().read_only_for_others(true).create(KIND, 100).unwrap();
+    let other = Segment::attach(descriptor(&read_only), KIND).unwrap();
+    assert!(matches!(other.mend(), Err(SegmentError::ReadOnly)));
+}

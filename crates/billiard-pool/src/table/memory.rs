@@ -57,6 +57,10 @@ fn options() -> SegmentOptions {
     Segment::options().dont_fork(true).dont_dump(true)
 }
 
+fn duplicate(segment: &Segment) -> Result<OwnedFd, SegmentError> {
+    segment.as_fd().try_clone_to_owned().map_err(|source| SegmentError::Io { call: "fcntl", source })
+}
+
 fn attach(fd: OwnedFd, kind: Kind) -> Result<Segment, SegmentError> {
     let segment = options().attach(fd)?;
     segment.check(kind)?;
@@ -95,9 +99,10 @@ impl ControlMemory {
         Control { head: &self.head, slots: &self.slots, cells: &self.cells, seats: &self.seats }
     }
 
-    /// A descriptor for a worker.
-    pub(crate) fn descriptor(&self) -> std::io::Result<OwnedFd> {
-        self.head.segment().as_fd().try_clone_to_owned()
+    /// A descriptor for a worker, which finds a segment there whatever others have made of it.
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
+        self.head.segment().mend()?;
+        duplicate(self.head.segment())
     }
 }
 
@@ -191,8 +196,8 @@ impl Inputs {
     }
 
     /// A descriptor for a worker.
-    pub(crate) fn descriptor(&self) -> std::io::Result<OwnedFd> {
-        self.0.as_fd().try_clone_to_owned()
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
+        duplicate(&self.0)
     }
 }
 
@@ -261,8 +266,8 @@ impl Outputs {
     }
 
     /// A descriptor for the worker.
-    pub(crate) fn descriptor(&self) -> std::io::Result<OwnedFd> {
-        self.0.as_fd().try_clone_to_owned()
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
+        duplicate(&self.0)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The two sides of a job table: the pool's, and a worker's.
 
 use std::{
-    io,
     os::fd::OwnedFd,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -256,8 +255,6 @@ pub(crate) enum SeatError {
     NoSeat,
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    #[error("a descriptor could not be duplicated")]
-    Io(#[from] io::Error),
 }
 
 /// A worker's side, as it is sent to it.
