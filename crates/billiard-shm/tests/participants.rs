@@ -9,7 +9,7 @@ use std::{
 use billiard_connection::Connection;
 use billiard_context::{Context, Process};
 use billiard_shm::{
-    Kind, Segment,
+    Kind, Segment, SegmentError,
     participants::{Ledger, LedgerError, Member, Registry, RegistryError},
 };
 use billiard_test_support::{Random, Watchdog, eventually, state};
@@ -244,16 +244,43 @@ fn who_becomes_another_program_is_gone() {
 
 #[test]
 fn a_registry_that_is_none_is_refused() {
-    let segment = Segment::create(Kind::new("members", 1), 16).unwrap();
     let (here, there) = Connection::pair().unwrap();
-    here.send(&segment).unwrap();
-    let error = there.recv::<Registry>().unwrap_err();
-    let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("room for 1 to"), "{source}");
+    let refused = |segment: &Segment| {
+        here.send(segment).unwrap();
+        std::error::Error::source(&there.recv::<Registry>().unwrap_err()).unwrap().to_string()
+    };
+    // SAFETY: it is written before anybody takes it for a registry, which nobody does.
+    let options = unsafe { Segment::options().owned() };
+    let segment = options.create(Kind::new("members", 1), 16).unwrap();
+    assert!(refused(&segment).contains("room for 1 to"), "{}", refused(&segment));
     segment.write(8, &7u64.to_ne_bytes()).unwrap();
-    here.send(&segment).unwrap();
-    let source = std::error::Error::source(&there.recv::<Registry>().unwrap_err()).unwrap().to_string();
-    assert!(source.contains("another pid namespace"), "{source}");
+    assert!(refused(&segment).contains("another pid namespace"), "{}", refused(&segment));
+    let other = options.create(Kind::new("thing", 1), 16).unwrap();
+    assert!(refused(&other).contains("not members version 1"), "{}", refused(&other));
+}
+
+#[test]
+fn the_records_are_written_by_the_registry_alone() {
+    let registry = Registry::with_capacity(4).unwrap();
+    let fd = || registry.as_fd().try_clone_to_owned().unwrap();
+    // Who could write them would declare the living dead.
+    let kind = Kind::new("members", 1);
+    assert!(matches!(Segment::attach(fd(), kind), Err(SegmentError::Owned(_))));
+    let message = codec::encode(&registry).unwrap();
+    assert!(codec::decode::<Segment>(message.body(), &mut vec![fd()].into()).is_err());
+    let same: Registry = codec::decode(message.body(), &mut vec![fd()].into()).unwrap();
+    assert_eq!(same, registry);
+    // Nor does memory that anybody can write pass for a registry.
+    let mut records = vec![0; 16 + 4 * 16];
+    let file = std::fs::File::open(format!("/proc/self/fd/{}", registry.as_fd().as_raw_fd())).unwrap();
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut records, 64).unwrap();
+    let plain = Segment::create(kind, records.len()).unwrap();
+    plain.write(0, &records).unwrap();
+    let message = codec::encode(&plain).unwrap();
+    let fd = || plain.as_fd().try_clone_to_owned().unwrap();
+    assert!(codec::decode::<Registry>(message.body(), &mut vec![fd()].into()).is_err());
+    let refused = Registry::attach(fd());
+    assert!(matches!(refused, Err(RegistryError::Segment(SegmentError::NotOwned(_)))), "{refused:?}");
 }
 
 /// Takes and gives back until it is killed.

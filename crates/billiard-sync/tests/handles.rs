@@ -1,6 +1,6 @@
 //! Primitives within one process: bad input, timeouts, what is shown, and layouts.
 
-use std::{thread, time::Duration};
+use std::{os::fd::AsFd, thread, time::Duration};
 
 use billiard_shm::{Kind, Plain, Segment, participants::Registry};
 use billiard_sync::{
@@ -76,8 +76,13 @@ fn the_memory_of_a_primitive_is_had_by_its_protocol_alone() {
     // Nor does memory that others can write pass for a primitive.
     let registry = Registry::of_this_process().unwrap();
     let segment = Segment::create(Kind::new("mutex", 1).of::<u64>(), 16).unwrap();
-    let message = codec::encode(&(segment, registry)).unwrap();
+    let message = codec::encode(&(segment, &registry)).unwrap();
     assert!(codec::decode::<Mutex<u64>>(message.body(), &mut fds(&message)).is_err());
+    // Nor can the owner of a lock be declared dead, so that there are two.
+    let message = codec::encode(&registry).unwrap();
+    assert!(codec::decode::<Segment>(message.body(), &mut fds(&message)).is_err());
+    let fd = registry.as_fd().try_clone_to_owned().unwrap();
+    assert!(Segment::attach(fd, Kind::new("members", 1)).is_err());
 }
 
 #[test]

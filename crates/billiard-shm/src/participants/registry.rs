@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use super::{GENERATION_MASK, Member, ledger::MAX_MEMBERS};
 use crate::{
-    Kind, Place, Segment, SegmentError, Words,
+    Kind, Place, Segment, SegmentError, SegmentOptions, Words,
     prim::{AtomicU32, AtomicU64, Ordering},
     sys,
 };
@@ -176,6 +176,13 @@ impl Known {
     }
 }
 
+/// How every registry is made and attached to: who could write the records would declare the living dead, and have what they lock.
+fn options() -> SegmentOptions {
+    // SAFETY: whoever attaches checks the kind next, the records are written by this module alone, and neither the segment nor its
+    // bytes are handed out.
+    unsafe { Segment::options().owned() }
+}
+
 /// Every registry that this process has: one of each, since a process has one record in it.
 static OPEN: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 static OWN: Mutex<Option<Registry>> = Mutex::new(None);
@@ -235,7 +242,7 @@ impl Registry {
         if capacity == 0 || capacity > MAX_MEMBERS {
             return Err(RegistryError::BadCapacity(capacity));
         }
-        let segment = Segment::create(KIND, size_of::<Head>() + capacity * size_of::<Record>())?;
+        let segment = options().create(KIND, size_of::<Head>() + capacity * size_of::<Record>())?;
         let head = segment.place::<Head>(0)?;
         // Relaxed: nobody else has the segment yet.
         head.namespace.store(sys::pid_namespace()?, Ordering::Relaxed);
@@ -277,7 +284,7 @@ impl Registry {
     ///
     /// [`RegistryError::Segment`] when it is none; [`RegistryError::OtherNamespace`].
     pub fn attach(fd: OwnedFd) -> Result<Self, RegistryError> {
-        Self::open(Segment::attach(fd, KIND)?)
+        Self::open(options().attach(fd)?)
     }
 
     /// For how many processes it has room: how many words a [`Ledger`](super::Ledger) needs.
@@ -458,7 +465,7 @@ impl Serialize for Registry {
 
 impl<'de> Deserialize<'de> for Registry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let segment = Segment::deserialize(deserializer)?;
-        Self::open(segment).map_err(|error| de::Error::custom(attachments::reject(error)))
+        let fd = attachments::take(u32::deserialize(deserializer)?).map_err(de::Error::custom)?;
+        Self::attach(fd).map_err(|error| de::Error::custom(attachments::reject(error)))
     }
 }
