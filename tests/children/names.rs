@@ -13,6 +13,8 @@ fn main() {
     let before = [NamedMemory::create(1), chosen("before")].map(|made| made.expect("a name"));
     Context::forkserver().process(nothing, ()).start().expect("a child").join().expect("its end");
     let after = [NamedMemory::create(1), chosen("after")].map(|made| made.expect("a name"));
+    let again = NamedMemory::create_named(after[1].name(), 1);
+    assert!(again.is_err(), "it has it already, and has it still");
     let mut given_up = chosen("given-up").expect("a name");
     given_up.keep_name();
     let names: Vec<&str> = before.iter().chain(&after).chain([&given_up]).map(NamedMemory::name).collect();

@@ -194,7 +194,7 @@ impl Context {
 /// has captured is copied with everything else, and is dropped here once it has started.
 ///
 /// What is borrowed cannot be captured: a reference into memory that processes share (out of a guard, or of a shared buffer) would
-/// be used by two of them.
+/// be used by two of them. One that was leaked (`Box::leak`, [`std::mem::forget`]) can, and must not be used in the child: its memory is another's, or not there.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -103,11 +103,16 @@ pub(crate) enum Request {
     /// Run this function, once. It is answered by [`Preloaded`] on the control channel.
     Preload { task: Task, argument: Body },
     /// The program has given a name in the file system, or has removed it.
-    Name {
-        #[serde(with = "serde_bytes")]
-        path: Vec<u8>,
-        given: bool,
-    },
+    Name { name: FileName, given: bool },
+}
+
+/// A name in the file system, and the file that it is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct FileName {
+    #[serde(with = "serde_bytes")]
+    pub(crate) path: Vec<u8>,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
 }
 
 /// What became of [`Request::Preload`].

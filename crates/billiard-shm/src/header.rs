@@ -91,6 +91,8 @@ pub(crate) struct Header {
     pub(crate) align: u64,
     /// Whether its kind has a protocol that lends references, and no other access is allowed.
     pub(crate) owned: bool,
+    /// A number of its maker's: what it belongs to. That of a buffer is its owner's word, which changes.
+    pub(crate) tag: u64,
 }
 
 /// Where the words are. All numbers are as the machine has them: a segment never leaves it.
@@ -115,7 +117,7 @@ impl Header {
         LEN.max(self.align as usize)
     }
 
-    /// The words as they are in the memory. `owner` is zero.
+    /// The words as they are in the memory.
     pub(crate) fn to_bytes(self) -> [u8; LEN] {
         let mut bytes = [0; LEN];
         let mut put = |at: usize, word: &[u8]| bytes[at..at + word.len()].copy_from_slice(word);
@@ -126,6 +128,7 @@ impl Header {
         put(at::KIND_DETAIL, &self.kind.detail.to_ne_bytes());
         put(at::LEN, &self.len.to_ne_bytes());
         put(at::ALIGN, &self.align.to_ne_bytes());
+        put(at::OWNER, &self.tag.to_ne_bytes());
         put(at::FLAGS, &if self.owned { OWNED } else { 0 }.to_ne_bytes());
         bytes
     }
@@ -153,7 +156,7 @@ impl Header {
             OWNED => true,
             _ => return Err(SegmentError::Damaged("it has flags that nobody knows")),
         };
-        let header = Self { kind, len: word(at::LEN), align: word(at::ALIGN), owned };
+        let header = Self { kind, len: word(at::LEN), align: word(at::ALIGN), owned, tag: word(at::OWNER) };
         if header.len == 0 {
             return Err(SegmentError::Damaged("it says that it is empty"));
         }
@@ -186,13 +189,13 @@ mod tests {
     const KIND: Kind = Kind::new("test", 3);
 
     fn bytes() -> [u8; LEN] {
-        Header { kind: KIND.of::<u32>(), len: 100, align: 64, owned: true }.to_bytes()
+        Header { kind: KIND.of::<u32>(), len: 100, align: 64, owned: true, tag: 5 }.to_bytes()
     }
 
     #[test]
     fn a_header_says_what_was_written() {
         let header = Header::from_bytes(&bytes(), 164).unwrap();
-        assert_eq!(header, Header { kind: KIND.of::<u32>(), len: 100, align: 64, owned: true });
+        assert_eq!(header, Header { kind: KIND.of::<u32>(), len: 100, align: 64, owned: true, tag: 5 });
         assert!(header.check(KIND.of::<u32>(), "u32").is_ok());
         assert!(matches!(header.check(KIND.of::<f32>(), "f32"), Err(SegmentError::WrongType { expected: "f32" })));
         assert!(matches!(header.check(Kind::new("test", 4), ""), Err(SegmentError::WrongKind { .. })));
@@ -209,6 +212,7 @@ mod tests {
         expected[24..32].copy_from_slice(&KIND.of::<u32>().detail.to_ne_bytes());
         expected[32..40].copy_from_slice(&100u64.to_ne_bytes());
         expected[40..48].copy_from_slice(&64u64.to_ne_bytes());
+        expected[48] = 5;
         expected[56] = 1;
         assert_eq!(bytes(), expected);
     }

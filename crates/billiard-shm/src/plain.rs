@@ -23,6 +23,12 @@
 ///
 /// assert_eq!(Point::zeroed().x, 0.0);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot lie in shared memory as it is",
+    label = "any bytes would have to be a value of this type",
+    note = "numbers and arrays of them can; a `repr(C)` struct of such, without padding, if you `unsafe impl Plain` for it",
+    note = "`bool`, `char`, enums and references cannot: not all bytes are values; tuples cannot: their layout is not fixed"
+)]
 pub unsafe trait Plain: Copy + Send + Sync + 'static {
     /// The value of no bytes but zeros.
     #[must_use]

@@ -75,6 +75,7 @@ pub struct SegmentOptions {
     align: Option<usize>,
     read_only_for_others: bool,
     owned: bool,
+    tag: u64,
     may_be_frozen: bool,
 }
 
@@ -92,9 +93,13 @@ impl SegmentOptions {
         self
     }
 
-    /// Whether a fork of this process leaves it out (MADV_DONTFORK). Its handles then refuse in every copy.
-    pub fn dont_fork(mut self, yes: bool) -> Self {
-        self.manner.dont_fork = yes;
+    /// A fork of this process leaves it out (MADV_DONTFORK). Its handles then refuse in every copy.
+    ///
+    /// # Safety
+    ///
+    /// In a copy of the process nothing is at its addresses, or something else: neither a [`Place`] in it, nor an address of it, is used there.
+    pub unsafe fn dont_fork(mut self) -> Self {
+        self.manner.dont_fork = true;
         self
     }
 
@@ -126,6 +131,12 @@ impl SegmentOptions {
         self
     }
 
+    /// A number that says what it belongs to, for who attaches: see [`Segment::tag`]. For [`create`](Self::create) alone.
+    pub fn tag(mut self, tag: u64) -> Self {
+        self.tag = tag;
+        self
+    }
+
     /// Leaves room for the seal that ends all writing.
     pub(crate) fn may_be_frozen(mut self) -> Self {
         self.may_be_frozen = true;
@@ -146,7 +157,7 @@ impl SegmentOptions {
         if !align.is_power_of_two() || align > MAX_ALIGN {
             return Err(SegmentError::BadAlign(align));
         }
-        let header = Header { kind, len: len as u64, align: align as u64, owned: self.owned };
+        let header = Header { kind, len: len as u64, align: align as u64, owned: self.owned, tag: self.tag };
         let total = len.checked_add(header.begin()).filter(|&total| total <= isize::MAX as usize - MAX_ALIGN);
         let total = total.ok_or(SegmentError::TooLarge(len))?;
         let fd = sys::memfd("billiard")?;
@@ -289,6 +300,12 @@ impl Segment {
         }
         self.0.mapping.copy_in(0, &self.0.header.to_bytes());
         Ok(())
+    }
+
+    /// The number that its maker gave it, as it stood there when this handle came to be; 0 unless there was one.
+    #[must_use]
+    pub fn tag(&self) -> u64 {
+        self.0.header.tag
     }
 
     /// How many bytes it has.

@@ -323,7 +323,7 @@ fn sweep_names(plan: String) -> usize {
 fn a_name_that_is_another_files_by_now_is_not_swept() {
     let _watchdog = Watchdog::start("a_name_that_is_another_files_by_now_is_not_swept", 60);
     named::sweep();
-    let path = "/dev/shm/billiard-00000000000000aa";
+    let path = &format!("/dev/shm/billiard-{:016x}", std::process::id());
     fs::write(path, "left by somebody").unwrap();
     let plan = "shm.named.swept=stop".to_owned();
     let mut sweeper = Context::forkserver().process(sweep_names, plan).start().unwrap();

@@ -114,7 +114,8 @@ fn the_memory_of_a_buffer_is_not_in_a_copy() {
 fn a_copy_that_goes_on_shares_what_may_be_shared() {
     let _watchdog = Watchdog::start("a_copy_that_goes_on_shares_what_may_be_shared", 60);
     let segment = Segment::create(KIND, 100).unwrap();
-    let left_out = Segment::options().dont_fork(true).create(KIND, 100).unwrap();
+    // SAFETY: the copy asks before it uses a place.
+    let left_out = unsafe { Segment::options().dont_fork() }.create(KIND, 100).unwrap();
     let buffer = SharedBuffer::from_slice(&[1u32, 2, 3]).unwrap();
     let frozen = SharedBuffer::from_slice(&[4u32, 5]).unwrap().freeze().unwrap();
     let lent = buffer.as_slice();

@@ -130,8 +130,8 @@ fn names_are_told_before_they_are_there() {
     static SEEN: Mutex<Vec<(bool, PathBuf, bool)>> = Mutex::new(Vec::new());
     let observe = |event: NameEvent<'_>| {
         let (giving, path) = match event {
-            NameEvent::Giving(path) => (true, path),
-            NameEvent::Done(path) => (false, path),
+            NameEvent::Giving(name) => (true, &name.path),
+            NameEvent::Done(name) => (false, &name.path),
             _ => return,
         };
         SEEN.lock().unwrap().push((giving, path.to_owned(), path.exists()));

@@ -340,3 +340,21 @@ fn layouts_are_pinned() {
     assert_eq!(bytes.len(), 64 + 16 + 10 * 16);
     assert_eq!(bytes[72..80], 10u64.to_ne_bytes());
 }
+
+#[test]
+fn threads_that_join_at_once_are_one_participant() {
+    let _watchdog = Watchdog::start("threads_that_join_at_once_are_one_participant", 60);
+    for _ in 0..300 {
+        let registry = Registry::with_capacity(8).unwrap();
+        let start = std::sync::Barrier::new(4);
+        let members = std::thread::scope(|scope| {
+            let join = || {
+                start.wait();
+                registry.member().unwrap()
+            };
+            [(); 4].map(|()| scope.spawn(join)).map(|thread| thread.join().unwrap())
+        });
+        assert!(members.iter().all(|member| *member == members[0]), "{members:?}");
+        assert!((1..8).all(|index| registry.member_at(index).is_none()));
+    }
+}

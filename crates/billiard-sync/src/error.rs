@@ -19,6 +19,9 @@ pub enum Error {
     /// This process could not be entered into the registry of those who share the primitive.
     #[error(transparent)]
     Participants(#[from] RegistryError),
+    /// What came as a primitive is the memory of one with the registry of another.
+    #[error("the memory of the primitive and the registry that came with it do not belong together")]
+    NotTogether,
     /// It could not be published under a name, or found by it.
     #[error(transparent)]
     Named(#[from] NamedError),

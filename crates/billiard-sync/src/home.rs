@@ -39,7 +39,7 @@ impl Home {
     pub(crate) fn create_aligned(kind: Kind, len: usize, align: usize) -> Result<Self, Error> {
         let peers = Registered(Registry::of_this_process()?);
         peers.0.member()?; // so that it is known now, and not at the first lock, whether this process can take part
-        Ok(Self { segment: options().align(align.max(64)).create(kind, len)?, peers })
+        Ok(Self { segment: options().align(align.max(64)).tag(peers.0.tag()).create(kind, len)?, peers })
     }
 
     /// The words at that place.
@@ -93,7 +93,7 @@ impl Home {
     pub(crate) fn name_of(&self, owner: Option<Owner>) -> &'static str {
         match owner {
             None => "nobody",
-            Some(owner) if self.me().is_ok_and(|me| Owner::from(me) == owner) => "this process",
+            Some(owner) if self.me_if_known().is_some_and(|me| Owner::from(me) == owner) => "this process",
             Some(_) => "another process",
         }
     }
@@ -148,6 +148,9 @@ fn checked<P: Housed>(segment: Segment, registry: Registry) -> Result<P, Error> 
     let found = kinds.iter().find(|kind| segment.check(**kind).is_ok());
     if let Some(kind) = found.or(kinds.first()) {
         segment.check(*kind)?;
+    }
+    if segment.tag() != registry.tag() {
+        return Err(Error::NotTogether);
     }
     P::housed(Home { segment, peers: Registered(registry) })
 }

@@ -66,3 +66,6 @@ pub use self::{
     semaphore::{BoundedSemaphore, Permit, Semaphore},
     value::Value,
 };
+
+#[cfg(not(loom))]
+pub use billiard_shm::Plain;

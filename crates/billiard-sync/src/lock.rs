@@ -154,7 +154,8 @@ impl<'de> Deserialize<'de> for Lock {
 ///
 /// After [`std::mem::forget`], or when a thread ends without unwinding (`pthread_exit`), the lock stays held until the
 /// process has ended, not the thread: the process owns it. Until then nobody gets it, nor does another thread of that
-/// process, and nobody is told. Then the next owner is told [`LockError::OwnerDied`], as after any death with the lock.
+/// process, and nobody is told. Then the next owner is told [`LockError::OwnerDied`], as after any death with the lock. So it is
+/// when the process lives on, but has dropped its last handle of all that was made where this lock was: it takes no part any more.
 #[must_use = "the lock is freed when this is dropped"]
 pub struct LockGuard<'a> {
     _held: Held<'a>,

@@ -181,8 +181,9 @@ impl RLock {
 
 impl fmt::Debug for RLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let owner = match self.me() {
-            Ok(me) if self.words.is_held_by(me) => "this thread",
+        let me = self.home.me_if_known().and_then(|me| Holder::new(Owner::from(me), thread()));
+        let owner = match me {
+            Some(me) if self.words.is_held_by(me) => "this thread",
             _ => self.home.name_of(self.words.owner()),
         };
         f.debug_struct("RLock").field("owner", &owner).finish()

@@ -38,7 +38,7 @@ unsafe impl billiard_shm::Words for Words {}
 /// is [`update`](Self::update). For large values, or several in one step, see [`Mutex`](crate::Mutex).
 ///
 /// Up to eight bytes, `get` is one load and `set` one store. A larger value is kept twice: `get` copies it, again if it was replaced
-/// twice meanwhile, and `set` takes a lock for as long as it copies.
+/// meanwhile, and `set` takes a lock for as long as it copies.
 ///
 /// It travels as [`Lock`](crate::Lock) does. Who receives it must expect the same `T`; anything else is an error.
 ///
@@ -68,12 +68,15 @@ struct AsWords<T>(MaybeUninit<T>);
 
 /// Calls `with` with the words of `value`.
 fn with_words<T: Plain, R>(value: T, with: impl FnOnce(&mut [u64]) -> R) -> (T, R) {
-    let mut memory = MaybeUninit::<AsWords<T>>::zeroed();
+    let mut memory = MaybeUninit::<AsWords<T>>::uninit();
+    // In its place: zeros that are moved with a value need not stay where it has padding.
+    // SAFETY: the memory is this function's own.
+    unsafe { memory.as_mut_ptr().write_bytes(0, 1) };
     let words = memory.as_mut_ptr().cast::<u64>();
     // SAFETY: the memory is large and aligned enough for a `T`, which begins where the memory does.
     unsafe { words.cast::<T>().write(value) };
     // SAFETY: the memory is aligned to 8 and a multiple of 8 long. All of it is written: a plain value has no padding, and what
-    // is behind it was zeroed and has not moved since.
+    // is behind it was zeroed in this place.
     let slice = unsafe { slice::from_raw_parts_mut(words, size_of::<AsWords<T>>() / 8) };
     let result = with(slice);
     // SAFETY: any bytes are a `T`.

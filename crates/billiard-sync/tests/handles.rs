@@ -86,6 +86,22 @@ fn the_memory_of_a_primitive_is_had_by_its_protocol_alone() {
 }
 
 #[test]
+fn the_memory_of_a_primitive_goes_with_its_registry_alone() {
+    let mutex = Mutex::new(7_u64).unwrap();
+    let _held = mutex.lock().unwrap();
+    let message = codec::encode(&(&mutex, Registry::with_capacity(4).unwrap())).unwrap();
+    let fds: Vec<_> = message.attachments().fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+    let [segment, _, other] = <[_; 3]>::try_from(fds).unwrap();
+    // In another registry the owner is nobody, and its lock would be had twice.
+    let forged = codec::decode::<Mutex<u64>>(&[0, 1], &mut vec![segment, other].into()).unwrap_err();
+    let mut why: &dyn std::error::Error = &forged;
+    while let Some(source) = why.source() {
+        why = source;
+    }
+    assert!(why.to_string().contains("do not belong together"), "{why}");
+}
+
+#[test]
 fn handles_say_what_they_are() {
     let (lock, mutex) = (Lock::new().unwrap(), Mutex::new(3_u8).unwrap());
     assert_eq!(format!("{lock:?}"), r#"Lock { owner: "nobody" }"#);

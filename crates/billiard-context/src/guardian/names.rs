@@ -3,7 +3,6 @@
 
 use std::{
     os::unix::ffi::OsStrExt,
-    path::Path,
     sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
@@ -11,11 +10,11 @@ use std::{
 use billiard_connection::FrameWriter;
 use billiard_wire::{
     attachments::Attachments,
-    names::{self, NameEvent},
+    names::{self, Name, NameEvent},
 };
 
 use super::client::{Guardian, lock};
-use crate::protocol::{self, Request};
+use crate::protocol::{self, FileName, Request};
 
 /// Those that are told.
 static TOLD: Mutex<Vec<Weak<Guardian>>> = Mutex::new(Vec::new());
@@ -34,22 +33,23 @@ pub(super) fn introduce(guardian: &Arc<Guardian>) {
         let told: Vec<_> = lock(&TOLD).iter().filter_map(Weak::upgrade).collect();
         for guardian in told {
             match event {
-                NameEvent::Giving(path) => tell(&guardian, path, true),
-                NameEvent::Done(path) => tell(&guardian, path, false),
+                NameEvent::Giving(name) => tell(&guardian, name, true),
+                NameEvent::Done(name) => tell(&guardian, name, false),
                 _ => {}
             }
         }
     });
-    for path in names::current() {
-        tell(guardian, &path, true);
+    for name in names::current() {
+        tell(guardian, &name, true);
     }
 }
 
-fn tell(guardian: &Guardian, path: &Path, given: bool) {
+fn tell(guardian: &Guardian, Name { path, device, inode }: &Name, given: bool) {
     if !guardian.is_usable() {
         return; // the guardian of the process that this one was forked from
     }
-    let request = Request::Name { path: path.as_os_str().as_bytes().to_vec(), given };
+    let name = FileName { path: path.as_os_str().as_bytes().to_vec(), device: *device, inode: *inode };
+    let request = Request::Name { name, given };
     if let Ok(message) = protocol::encode(&request, &mut Attachments::default()) {
         let mut frame = FrameWriter::typed(&message, Vec::new(), Attachments::default());
         let _ = guardian.request(&mut frame, Instant::now() + PATIENCE);

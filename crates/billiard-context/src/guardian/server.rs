@@ -26,7 +26,7 @@ use crate::{
     image::Image,
     init,
     panics::{self, Print},
-    protocol::{self, Body, Boot, FIRST, Hello, Preloaded, Report, Request, Start, StartMethod},
+    protocol::{self, Body, Boot, FIRST, FileName, Hello, Preloaded, Report, Request, Start, StartMethod},
     stop,
     sys::{self, Forked, Whom},
     task::{Outcome, Task},
@@ -50,7 +50,7 @@ struct Server {
     /// Who has been asked to end and will be made to.
     ending: Vec<Ending>,
     /// What the program has in the file system.
-    names: BTreeSet<Vec<u8>>,
+    names: BTreeSet<FileName>,
     /// What the environment was set to last, if it was.
     environment: Option<Vec<u8>>,
     /// What the limit of open descriptors was before it was raised: the guardian has one for each child.
@@ -222,8 +222,8 @@ impl Server {
                     self.ending.push(Ending { at, pid, pidfd });
                 }
             }
-            Request::Name { path, given: true } => drop(self.names.insert(path)),
-            Request::Name { path, given: false } => drop(self.names.remove(&path)),
+            Request::Name { name, given: true } => drop(self.names.insert(name)),
+            Request::Name { name, given: false } => drop(self.names.remove(&name)),
             Request::Preload { task, argument: body } => {
                 let done = self.preload(task, body, argument, received);
                 let _ = self.control.send(&done); // who is not there needs no answer
@@ -379,7 +379,7 @@ impl Server {
     fn remove_names(&mut self) {
         let until = Instant::now() + MOMENT;
         loop {
-            self.names.retain(|path| !sys::remove_abandoned(OsStr::from_bytes(path)));
+            self.names.retain(|name| !sys::remove_abandoned(OsStr::from_bytes(&name.path), (name.device, name.inode)));
             // While the program lives, what is locked is its own.
             if self.names.is_empty() || !sys::is_readable(self.parent.as_fd()) || Instant::now() >= until {
                 return;

@@ -315,23 +315,22 @@ pub(crate) fn ended(whom: Whom<'_>, reap: bool) -> io::Result<Option<(u32, ExitS
     Ok((child > 0).then(|| (child.unsigned_abs(), ExitStatus::of(end, &usage))))
 }
 
-/// Removes a file of this user whose owner is gone: who has its lock (flock(2)) owns it. False when it is somebody's.
-pub(crate) fn remove_abandoned(path: &OsStr) -> bool {
+/// Removes the name of that file (device and inode) if its owner is gone: who has its lock (flock(2)) owns it. False when it is somebody's.
+pub(crate) fn remove_abandoned(path: &OsStr, file: (u64, u64)) -> bool {
     use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else { return true };
-    let Ok(stat) = rustix::fs::fstat(&file) else { return true };
-    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    if !is_file || stat.st_uid != rustix::process::geteuid().as_raw() {
-        return true; // no concern of the program's
+    let Ok(opened) = rustix::fs::open(path, flags, Mode::empty()) else { return true };
+    let is_it = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino) == file;
+    let Ok(stat) = rustix::fs::fstat(&opened) else { return true };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !is_it(stat) {
+        return true; // by now the name is another's
     }
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive).is_err() {
         return false;
     }
     // Another may have removed it before the lock was had, and given the name anew.
-    let is_same = |now: rustix::fs::Stat| (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino);
-    if rustix::fs::lstat(path).is_ok_and(is_same) {
+    if rustix::fs::lstat(path).is_ok_and(is_it) {
         let _ = rustix::fs::unlink(path);
     }
     true

@@ -54,7 +54,8 @@ impl Shape {
 
 /// Neither in copies of the process nor in core dumps: a job that forks cannot publish twice, and its core does not hold everybody's data.
 fn options() -> SegmentOptions {
-    Segment::options().dont_fork(true).dont_dump(true)
+    // SAFETY: who has a table, or a worker's side of it, asks which copy of the process it is before it uses it; nobody keeps an address.
+    unsafe { Segment::options().dont_fork() }.dont_dump(true)
 }
 
 fn duplicate(segment: &Segment) -> Result<OwnedFd, SegmentError> {

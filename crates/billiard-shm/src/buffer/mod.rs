@@ -52,6 +52,12 @@ impl From<sys::Failed> for BufferError {
     }
 }
 
+/// How every buffer that can be written is made and attached to.
+fn left_out_of_forks() -> SegmentOptions {
+    // SAFETY: it has no places; its slices are lent by handles that refuse in a copy, and guards cannot be captured by one.
+    unsafe { options().dont_fork() }
+}
+
 /// How every buffer is made and attached to.
 fn options() -> SegmentOptions {
     // SAFETY: whoever attaches checks the kind next, and the segment never leaves the buffer, whose protocol decides who uses it.

@@ -145,9 +145,8 @@ impl Handle {
         let mut body = self.body();
         let Memory::Away(fd, nonce) = &body.memory else { return (Settled::Idle, Ok(())) };
         let nonce = *nonce;
-        let mapped = sys::duplicate(fd.as_fd())
-            .map_err(SegmentError::from)
-            .and_then(|fd| super::options().dont_fork(true).attach(fd));
+        let mapped =
+            sys::duplicate(fd.as_fd()).map_err(SegmentError::from).and_then(|fd| super::left_out_of_forks().attach(fd));
         match mapped {
             Err(error) => (Settled::Away, Err(error.into())), // it is here, and can be tried again
             // The message was dropped, and yet somebody has received it: it is his.
@@ -210,7 +209,7 @@ impl<T: Plain> SharedBuffer<T> {
     /// process may open no more files or map no more memory.
     pub fn zeroed(len: usize) -> Result<Self, BufferError> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(SegmentError::TooLarge(usize::MAX))?;
-        let options = super::options().align(align_of::<T>().max(header::LEN)).dont_fork(true);
+        let options = super::left_out_of_forks().align(align_of::<T>().max(header::LEN));
         let segment = options.create(KIND.of::<T>(), bytes)?;
         Ok(Self { handle: Arc::new(Handle::new(segment, len)), marker: PhantomData })
     }
@@ -328,7 +327,7 @@ impl<T: Plain> SharedBuffer<T> {
     }
 
     fn open(fd: OwnedFd, nonce: u64) -> Result<Self, BufferError> {
-        let segment = super::options().dont_fork(true).attach(fd)?;
+        let segment = super::left_out_of_forks().attach(fd)?;
         segment.check_type::<T>(KIND)?;
         let count = count::<T>(&segment)?;
         let begin = segment.address(0, segment.len(), align_of::<T>())?;

@@ -5,7 +5,7 @@
 //! lost when the same process opens and closes its own memory by name; and a child forked by hand, which has the descriptor too,
 //! keeps it: then the name stays until that child has ended as well.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use billiard_wire::{fault, generation::Generation, names};
 
@@ -59,6 +59,12 @@ pub(super) fn sweep_one(name: &str) -> bool {
     sys::identity_of_name(name) == Some(info.identity) && sys::remove_name(name).unwrap_or(false)
 }
 
+/// The name of that file, as others are told of it.
+fn told(name: &str, file: BorrowedFd<'_>) -> Result<names::Name, sys::Failed> {
+    let sys::FileIdentity { device, inode } = sys::info(file)?.identity;
+    Ok(names::Name { path: sys::path_of(name), device, inode })
+}
+
 /// A name, and the descriptor whose lock says that it has an owner.
 #[derive(Debug)]
 pub(super) struct Name {
@@ -76,16 +82,16 @@ struct Owner {
 impl Name {
     /// Gives the file its name, and makes this process its owner.
     pub(super) fn give(name: String, file: OwnedFd) -> Result<Self, NamedError> {
-        let path = sys::path_of(&name);
-        names::giving(&path);
+        let told = told(&name, file.as_fd())?;
+        names::giving(&told);
         match sys::give_name(file.as_fd(), &name) {
             Ok(true) => Ok(Self { name, owner: Some(Owner { lock: file, generation: Generation::current() }) }),
             Ok(false) => {
-                names::done(&path);
+                names::done(&told);
                 Err(NamedError::Exists(name))
             }
             Err(error) => {
-                names::done(&path);
+                names::done(&told);
                 Err(error.into())
             }
         }
@@ -116,8 +122,10 @@ impl Name {
     }
 
     fn disown(&mut self) {
-        if self.owner.take().is_some() {
-            names::done(&sys::path_of(&self.name));
+        if let Some(owner) = self.owner.take()
+            && let Ok(told) = told(&self.name, owner.lock.as_fd())
+        {
+            names::done(&told);
         }
     }
 }

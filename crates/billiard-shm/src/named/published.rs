@@ -7,7 +7,7 @@
 
 use std::{
     fmt,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use super::{NamedError, NamedMemory, names};
@@ -103,6 +103,10 @@ pub fn find_published(name: &str) -> Result<Vec<OwnedFd>, NamedError> {
             None => return Err(gone()),
         }
     }
-    // Looked at last: what was opened is what that process had.
-    if sys::start_time(pid)? == Some(started) { Ok(fds) } else { Err(gone()) }
+    // Looked at last: what was opened is what that process had. It has let go of the note's lock if it became another program since, whose descriptors these are.
+    let is_owned = match sys::open_name(memory.name(), false)? {
+        Some(note) => !sys::try_own(note.as_fd())?,
+        None => false,
+    };
+    if is_owned && sys::start_time(pid)? == Some(started) { Ok(fds) } else { Err(gone()) }
 }

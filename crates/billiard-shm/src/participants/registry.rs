@@ -40,7 +40,7 @@ const KIND: Kind = Kind::new("members", 1);
 #[non_exhaustive]
 pub enum RegistryError {
     /// As many processes as there are records take part.
-    #[error("{0} processes take part already: make what they share with a registry of a larger capacity")]
+    #[error("{0} processes take part already, and there is room for no more: let some end, or drop what they share")]
     Full(usize),
     /// A capacity of nothing, or of more than can be written down.
     #[error("a registry has room for 1 to {MAX_MEMBERS} processes, not for {0}")]
@@ -242,7 +242,9 @@ impl Registry {
         if capacity == 0 || capacity > MAX_MEMBERS {
             return Err(RegistryError::BadCapacity(capacity));
         }
-        let segment = options().create(KIND, size_of::<Head>() + capacity * size_of::<Record>())?;
+        // What is shared among its participants says so by this number.
+        let tag = sys::random()?.max(1);
+        let segment = options().tag(tag).create(KIND, size_of::<Head>() + capacity * size_of::<Record>())?;
         let head = segment.place::<Head>(0)?;
         // Relaxed: nobody else has the segment yet.
         head.namespace.store(sys::pid_namespace()?, Ordering::Relaxed);
@@ -273,6 +275,7 @@ impl Registry {
             return Ok(registry);
         }
         let records = segment.places::<Record>(size_of::<Head>(), capacity)?;
+        disown(&records)?;
         let inner = Arc::new(Inner { segment, file, records, known: Known::default() });
         open.push(Arc::downgrade(&inner));
         Ok(Self(inner))
@@ -285,6 +288,12 @@ impl Registry {
     /// [`RegistryError::Segment`] when it is none; [`RegistryError::OtherNamespace`].
     pub fn attach(fd: OwnedFd) -> Result<Self, RegistryError> {
         Self::open(options().attach(fd)?)
+    }
+
+    /// A number that no other registry has.
+    #[must_use]
+    pub fn tag(&self) -> u64 {
+        self.0.segment.tag()
     }
 
     /// For how many processes it has room: how many words a [`Ledger`](super::Ledger) needs.
@@ -421,6 +430,18 @@ impl Registry {
     }
 }
 
+/// Gives up every record of this process: it has no handle of the registry, so that they are left from before an exec. Under the number that the
+/// descriptor will have again, and with the same pid and start, it would be taken for alive by them.
+fn disown(records: &[Record]) -> Result<(), RegistryError> {
+    let own = Identity::of_this_process()?.0;
+    let _turn = Turn::take();
+    for record in records {
+        let (relaxed, nobody) = (Ordering::Relaxed, Identity::NOBODY.0);
+        let _ = record.identity.compare_exchange(own, nobody, Ordering::Release, relaxed);
+    }
+    Ok(())
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         if let Some(member) = self.known.get() {
@@ -467,5 +488,44 @@ impl<'de> Deserialize<'de> for Registry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fd = attachments::take(u32::deserialize(deserializer)?).map_err(de::Error::custom)?;
         Self::attach(fd).map_err(|error| de::Error::custom(attachments::reject(error)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_does_not_wait_for_a_turn_of_its_parent() {
+        let turn = Turn::take();
+        // SAFETY: the copy makes a few loads and stores, and ends by a signal or `_exit`.
+        let status = match unsafe { libc::fork() } {
+            0 => {
+                // SAFETY: always; it ends a copy that waits.
+                unsafe { libc::alarm(20) };
+                drop(Turn::take());
+                // SAFETY: always.
+                unsafe { libc::_exit(7) }
+            }
+            child => {
+                let mut status = 0;
+                // SAFETY: the place is valid, and the child this function's own.
+                assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+                status
+            }
+        };
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status}");
+        drop(turn);
+        drop(Turn::take());
+    }
+
+    #[test]
+    fn who_has_no_handle_has_no_record() {
+        let registry = Registry::with_capacity(3).unwrap();
+        let me = registry.member().unwrap();
+        let own = registry.0.records[me.index()].identity.load(Ordering::Relaxed);
+        registry.0.records[2].identity.store(own, Ordering::Relaxed);
+        disown(&registry.0.records).unwrap();
+        assert!(registry.0.records.iter().all(|record| record.identity.load(Ordering::Relaxed) == 0));
     }
 }
