@@ -58,7 +58,28 @@ struct Slot {
     waker: Option<Waker>,
 }
 
+thread_local! {
+    /// A cell that was not needed: the next job of this thread has it.
+    static SPARE: std::cell::Cell<Option<Arc<Cell>>> = const { std::cell::Cell::new(None) };
+}
+
 impl Cell {
+    /// An empty one.
+    pub(crate) fn empty() -> Arc<Self> {
+        SPARE.take().unwrap_or_default()
+    }
+
+    /// Keeps one that nothing was laid down in, and that nobody else has, for the next job.
+    fn spare(mut cell: Arc<Self>) {
+        if let Some(Self { slot, has_callback: false, .. }) = Arc::get_mut(&mut cell) {
+            let slot = slot.get_mut().unwrap_or_else(PoisonError::into_inner);
+            if !slot.is_ready {
+                slot.waker = None;
+                SPARE.set(Some(cell));
+            }
+        }
+    }
+
     /// One whose outcome is shown to a callback first.
     pub(crate) fn with_callback(callback: Callback) -> Self {
         Self {
@@ -225,6 +246,7 @@ impl<R: Message> JobHandle<R> {
             && self.pool.is_here().is_ok()
             && let Some(outcome) = self.pool.fetch(ticket, &self.cell)
         {
+            Cell::spare(self.cell);
             return decode_outcome(outcome);
         }
         self.wait();

@@ -404,10 +404,10 @@ impl Shared {
             Ok(ready) => ready,
             Err(error) => return Err(SubmitError::new(argument, error)),
         };
-        let cell = Arc::new(match callbacks.is_empty() {
-            true => Cell::default(),
-            false => Cell::with_callback(callbacks.into_callback()),
-        });
+        let cell = match callbacks.is_empty() {
+            true => Cell::empty(),
+            false => Arc::new(Cell::with_callback(callbacks.into_callback())),
+        };
         let limit = limit.or(self.default_limit);
         // On the supervisor's own thread, where wakers of futures and callbacks run, nothing may wait: nobody else would make room.
         let wait = wait && !self.is_supervisor();
