@@ -44,6 +44,8 @@ mod feed;
 #[cfg(not(loom))]
 mod handle;
 #[cfg(not(loom))]
+mod job;
+#[cfg(not(loom))]
 mod message;
 #[cfg(not(loom))]
 mod pool;
@@ -70,4 +72,6 @@ pub use feed::ImapUnordered;
 #[cfg(not(loom))]
 pub use handle::JobHandle;
 #[cfg(not(loom))]
-pub use pool::{JobBuilder, Pool};
+pub use job::JobBuilder;
+#[cfg(not(loom))]
+pub use pool::Pool;

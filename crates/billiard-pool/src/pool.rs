@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fmt,
-    marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::{self, JoinHandle, ThreadId},
@@ -22,7 +21,8 @@ use crate::{
     builder::PoolBuilder,
     error::{Error, ErrorKind, JobError, SubmitError},
     feed::{ImapUnordered, map},
-    handle::{Callback, Cell, JobHandle, RawOutcome, decode_outcome},
+    handle::{Cell, JobHandle, RawOutcome},
+    job::{How, JobBuilder},
     message::ToWorker,
     state::{Action, Effects, Event, JobId, State, Verdict},
     table::{Ended, Look, NewJob, Refused, Stopped, Table, Ticket},
@@ -92,15 +92,6 @@ pub(crate) struct Inner {
     start_failure: Option<RemoteError>,
     /// Jobs with callbacks that have ended in another thread than the supervisor's, where callbacks run.
     late: Vec<Ended>,
-}
-
-/// How a job is handed in.
-#[derive(Clone, Copy, Debug)]
-struct How {
-    /// The caller waits for room.
-    wait: bool,
-    /// The supervisor looks after it.
-    look_after: bool,
 }
 
 /// What became of waiting for a job in the table.
@@ -388,9 +379,9 @@ impl Shared {
         self.inner().start_failure = Some(why);
     }
 
-    fn submit<A: Message, R: Message>(
+    pub(crate) fn submit<A: Message, R: Message>(
         self: &Arc<Self>,
-        JobBuilder { pool: _, function, argument, limit, callbacks, result: _ }: JobBuilder<'_, A, R>,
+        JobBuilder { function, argument, limit, callbacks, .. }: JobBuilder<'_, A, R>,
         How { wait, look_after }: How,
     ) -> Result<JobHandle<R>, SubmitError<A>> {
         if let Err(forked) = self.is_here() {
@@ -557,7 +548,7 @@ impl Pool {
 
     /// A job with options of its own.
     pub fn job<A: Message, R: Message>(&self, function: fn(A) -> R, argument: A) -> JobBuilder<'_, A, R> {
-        JobBuilder { pool: self, function, argument, limit: None, callbacks: Callbacks::default(), result: PhantomData }
+        JobBuilder::new(&self.shared, function, argument)
     }
 
     /// Calls `function` with each item, in many workers at once, and waits for all values, in the order of the items.
@@ -677,97 +668,5 @@ impl fmt::Debug for Pool {
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("workers", &self.workers).finish_non_exhaustive()
-    }
-}
-
-/// A job before it is handed in.
-#[must_use = "nothing is handed in before `submit()`"]
-pub struct JobBuilder<'p, A, R> {
-    pool: &'p Pool,
-    function: fn(A) -> R,
-    argument: A,
-    limit: Option<Duration>,
-    callbacks: Callbacks<R>,
-    result: PhantomData<fn() -> R>,
-}
-
-impl<A: Message, R: Message> JobBuilder<'_, A, R> {
-    /// How long it may run, counted from when it is given to a worker; in place of the pool's own limit.
-    pub fn timeout(mut self, limit: Duration) -> Self {
-        self.limit = Some(limit);
-        self
-    }
-
-    /// Called with its value when it has one, before its handle is ready.
-    ///
-    /// Callbacks run one after the other on the pool's own thread, where nothing may wait: they hand longer work to somebody else. Handing in a job from one is
-    /// allowed; where the queue is full, that is an error. One that panics harms nobody: the panic is printed, and the value is there.
-    pub fn on_success(mut self, callback: impl FnOnce(&R) + Send + 'static) -> Self {
-        self.callbacks.success = Some(Box::new(callback));
-        self
-    }
-
-    /// Called with the reason when it has no value, before its handle is ready; otherwise as [`on_success`](Self::on_success).
-    pub fn on_error(mut self, callback: impl FnOnce(&JobError) + Send + 'static) -> Self {
-        self.callbacks.error = Some(Box::new(callback));
-        self
-    }
-
-    /// Hands it in. Waits only while the queue is full.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pool::apply_async`].
-    pub fn submit(self) -> Result<JobHandle<R>, SubmitError<A>> {
-        self.pool.shared.submit(self, How { wait: true, look_after: true })
-    }
-
-    /// Hands it in without waiting.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pool::apply_async`]; [`SubmitError::is_full`] when the queue is full.
-    pub fn try_submit(self) -> Result<JobHandle<R>, SubmitError<A>> {
-        self.pool.shared.submit(self, How { wait: false, look_after: true })
-    }
-}
-
-impl<A, R> fmt::Debug for JobBuilder<'_, A, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobBuilder").field("limit", &self.limit).finish_non_exhaustive()
-    }
-}
-
-/// What a caller wants to be told.
-struct Callbacks<R> {
-    success: Option<Seer<R>>,
-    error: Option<Seer<JobError>>,
-}
-
-type Seer<T> = Box<dyn FnOnce(&T) + Send>;
-
-impl<R> Default for Callbacks<R> {
-    fn default() -> Self {
-        Self { success: None, error: None }
-    }
-}
-
-impl<R: Message> Callbacks<R> {
-    fn is_empty(&self) -> bool {
-        self.success.is_none() && self.error.is_none()
-    }
-
-    /// Decodes the value, once; shows it, or the error; and keeps it for the handle.
-    fn into_callback(self) -> Callback {
-        Box::new(move |outcome| {
-            let outcome: Result<R, JobError> = decode_outcome(outcome);
-            // What it does is not this thread's affair; a panic was printed.
-            let _ = catch_unwind(AssertUnwindSafe(|| match (&outcome, self.success, self.error) {
-                (Ok(value), Some(success), _) => success(value),
-                (Err(why), _, Some(error)) => error(why),
-                _ => {}
-            }));
-            Box::new(outcome)
-        })
     }
 }
