@@ -380,8 +380,9 @@ impl Server {
         let until = Instant::now() + MOMENT;
         loop {
             self.names.retain(|name| !sys::remove_abandoned(OsStr::from_bytes(&name.path), (name.device, name.inode)));
-            // While the program lives, what is locked is its own.
-            if self.names.is_empty() || !sys::is_readable(self.parent.as_fd()) || Instant::now() >= until {
+            // While the program lives, what is locked is its own. One that ends closes the control channel before its other files.
+            let lives = !sys::is_ending(self.parent.as_fd(), self.parent_process);
+            if self.names.is_empty() || lives || Instant::now() >= until {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));

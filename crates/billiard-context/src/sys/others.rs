@@ -315,6 +315,17 @@ pub(crate) fn ended(whom: Whom<'_>, reap: bool) -> io::Result<Option<(u32, ExitS
     Ok((child > 0).then(|| (child.unsigned_abs(), ExitStatus::of(end, &usage))))
 }
 
+/// Whether that process has ended, or has begun to: it runs nothing of its program any more.
+pub(crate) fn is_ending(pidfd: BorrowedFd<'_>, process: u32) -> bool {
+    /// `PF_EXITING` of the kernel: set before a thread closes anything.
+    const EXITING: u64 = 4;
+
+    // Field 9 of proc_pid_stat(5). The number is still that process's where the pidfd says afterwards that it has not ended.
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let flags = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(6)?.parse::<u64>().ok());
+    super::is_readable(pidfd) || flags.is_some_and(|flags| flags & EXITING != 0)
+}
+
 /// Removes the name of that file (device and inode) if its owner is gone: who has its lock (flock(2)) owns it. False when it is somebody's.
 pub(crate) fn remove_abandoned(path: &OsStr, file: (u64, u64)) -> bool {
     use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
