@@ -400,8 +400,6 @@ impl Shared {
             false => Arc::new(Cell::with_callback(callbacks.into_callback())),
         };
         let limit = limit.or(self.default_limit);
-        // On the supervisor's own thread, where wakers of futures and callbacks run, nothing may wait: nobody else would make room.
-        let wait = wait && !self.is_supervisor();
         if let Some(table) = &self.table {
             let (bytes, attachments) = encoded.into_parts();
             let supervised = cell.has_callback();
@@ -417,7 +415,7 @@ impl Shared {
         }
         let mut inner = self.inner();
         while inner.state.is_running() && inner.state.queued() >= self.queue_size {
-            if !wait {
+            if !wait || self.is_supervisor() {
                 drop(inner);
                 return Err(SubmitError::new(argument, JobError::Full));
             }
@@ -454,6 +452,8 @@ impl Shared {
                     SCRATCH.set(new.argument);
                     return Ok(ticket);
                 }
+                // On the supervisor's own thread, where wakers of futures and callbacks run, nothing may wait: nobody else would make room.
+                Err(Refused::Full) if self.is_supervisor() => return Err(Refused::Full),
                 Err(Refused::Full) if wait && is_announced => {
                     table.wait_room();
                     is_announced = false;

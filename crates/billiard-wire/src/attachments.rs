@@ -109,9 +109,10 @@ impl Attachments {
 }
 
 impl Drop for Attachments {
+    #[inline]
     fn drop(&mut self) {
-        for attachment in self.0.drain(..) {
-            attachment.kept();
+        if !self.0.is_empty() {
+            self.0.drain(..).for_each(|attachment| attachment.kept());
         }
     }
 }
@@ -250,17 +251,20 @@ pub fn reject(why: impl fmt::Display) -> AttachError {
 
 /// Runs `encode` with `list` as the message in progress; its attachments are added to the list.
 #[cfg(feature = "codec")]
+#[inline]
 pub(crate) fn while_encoding<R>(list: &mut Attachments, encode: impl FnOnce() -> R) -> (R, Option<AttachError>) {
     in_progress(&ENCODING, list, encode)
 }
 
 /// Runs `decode` with `list` as the message in progress; what it takes is gone from the list.
 #[cfg(feature = "codec")]
+#[inline]
 pub(crate) fn while_decoding<R>(list: &mut Received, decode: impl FnOnce() -> R) -> (R, Option<AttachError>) {
     in_progress(&DECODING, list, decode)
 }
 
 #[cfg(feature = "codec")]
+#[inline]
 fn in_progress<T: Default, R>(
     current: &'static Current<T>,
     list: &mut T,

@@ -180,6 +180,7 @@ pub fn encode_after<T: Serialize + ?Sized>(value: &T, attachments: &mut Attachme
     checked(attachments, || postcard::to_stdvec(value), type_name::<T>())
 }
 
+#[inline]
 fn checked(
     attachments: &mut Attachments,
     encode: impl FnOnce() -> postcard::Result<Vec<u8>>,

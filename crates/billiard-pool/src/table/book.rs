@@ -224,8 +224,7 @@ impl Book {
         self.next_job += 1;
         let ticket = Ticket { slot, job };
         let fits = new.argument.len() <= MAX_ARGUMENT && new.attachments.is_empty();
-        let written = inputs.write(slot, job, (new.task, new.limit.is_some()), fits.then_some(&new.argument));
-        debug_assert!(written.is_ok(), "the slot is the table's");
+        let about = (new.task, new.limit.is_some());
         let frame = (!fits).then(|| {
             let mut attachments = std::mem::take(&mut new.attachments);
             let head = ToWorker { job: ticket.number(), task: new.task };
@@ -252,6 +251,9 @@ impl Book {
         self.remember(ticket);
         let watch = if new.supervised { watch::SUPERVISOR } else { 0 };
         self.supervised.extend(new.supervised.then_some(ticket));
+        // Last: what a worker has read comes back late, and everything behind these stores waits for it.
+        let written = inputs.write(slot, job, about, fits.then_some(&new.argument));
+        debug_assert!(written.is_ok(), "the slot is the table's");
         control.offer(slot, job, watch, self.tail);
         self.tail += 1;
         Ok(ticket)

@@ -3,7 +3,7 @@
 
 use billiard_shm::{
     futex::{Deadline, Futex},
-    prim::{AtomicU32, AtomicU64, Ordering, fence, spin_loop},
+    prim::{AtomicU32, AtomicU64, Ordering, fence, full_fence, spin_loop},
 };
 use billiard_wire::fault;
 
@@ -289,7 +289,7 @@ impl Control<'_> {
     #[must_use]
     pub(crate) fn announce(&self, slot: usize) -> bool {
         // Pairs with the fence in `watch`: either this sees the watcher, or the watcher the word.
-        fence(Ordering::SeqCst);
+        full_fence();
         let watchers = self.slots[slot].watch.load(Ordering::Relaxed);
         if watchers & watch::CALLER != 0 {
             self.turn(slot);
@@ -395,8 +395,9 @@ impl Control<'_> {
     }
 
     /// After an offer: sees to it that somebody will look. Whether a sleeper was left asleep since somebody else is searching.
+    #[inline]
     pub(crate) fn rouse(&self) -> bool {
-        fence(Ordering::SeqCst); // pairs with the one in `sleep`
+        full_fence(); // pairs with the one in `sleep`
         if !Self::any(self.used(&self.head.idle)) {
             return false;
         }
