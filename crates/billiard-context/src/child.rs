@@ -252,7 +252,7 @@ fn run(
         (Ok(()), Work::Task(task, argument, mut received)) => {
             // SAFETY: the task came from the program or through the guardian, which has compared its executable
             // with the program's.
-            match unsafe { task.run(&argument, &mut received, print) } {
+            match unsafe { task.run(&argument, &mut received, print, Vec::new()) } {
                 Ok(outcome) => outcome,
                 Err(error) => not_set_up(report, &error),
             }

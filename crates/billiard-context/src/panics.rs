@@ -2,7 +2,7 @@
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
-    cell::RefCell,
+    cell::{Cell, RefCell},
     panic::{self, AssertUnwindSafe, PanicHookInfo},
     sync::Once,
 };
@@ -18,9 +18,21 @@ pub enum Print {
     No,
 }
 
+/// A call of [`catch`] that this thread is in.
+#[derive(Clone, Copy)]
+struct Call {
+    print: Print,
+    /// Tells it from others of the thread.
+    number: u64,
+}
+
 thread_local! {
-    /// Set while this thread runs under [`catch`]: whether to print, and the last panic.
-    static CAUGHT: RefCell<Option<(Print, Option<Box<Panic>>)>> = const { RefCell::new(None) };
+    /// The innermost.
+    static CALL: Cell<Option<Call>> = const { Cell::new(None) };
+    /// How many there have been.
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+    /// The last panic, and the call that it was in.
+    static LAST: RefCell<Option<(u64, Box<Panic>)>> = const { RefCell::new(None) };
 }
 
 /// Runs `work`; a panic comes back with message, place, and the backtrace that `RUST_BACKTRACE` asks for.
@@ -44,10 +56,13 @@ pub fn catch<R>(print: Print, work: impl FnOnce() -> R) -> Result<R, Panic> {
             }));
         });
     });
-    let outer = CAUGHT.replace(Some((print, None)));
+    let number = CALLS.get().wrapping_add(1);
+    CALLS.set(number);
+    let outer = CALL.replace(Some(Call { print, number }));
     let result = panic::catch_unwind(AssertUnwindSafe(work));
-    let caught = CAUGHT.replace(outer).and_then(|(_, caught)| caught);
+    CALL.set(outer);
     result.map_err(|payload| {
+        let caught = LAST.take().and_then(|(its, panic)| (its == number).then_some(panic));
         let message = Panic::message_of(&*payload);
         // A payload may itself panic when it is dropped, with one that does again: there it ends.
         if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
@@ -62,17 +77,18 @@ pub fn catch<R>(print: Print, work: impl FnOnce() -> R) -> Result<R, Panic> {
 }
 
 fn note(info: &PanicHookInfo<'_>) -> Print {
-    CAUGHT.with_borrow_mut(|caught| match caught {
-        Some((print, last)) => {
+    match CALL.get() {
+        Some(Call { print, number }) => {
             let backtrace = Backtrace::capture();
             let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
             let location = info.location().map(ToString::to_string);
             let message = info.payload_as_str().unwrap_or("a panic whose payload is no text").to_owned();
-            *last = Some(Box::new(Panic::new(message, location, backtrace)));
-            *print
+            let panic = Box::new(Panic::new(message, location, backtrace));
+            let _ = LAST.try_with(|last| last.replace(Some((number, panic)))); // a thread at its very end has no place for it
+            print
         }
         None => Print::Yes,
-    })
+    }
 }
 
 #[cfg(test)]

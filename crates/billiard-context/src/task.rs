@@ -41,7 +41,7 @@ pub enum Outcome {
     BadResult(RemoteError),
 }
 
-type Call = fn(usize, &[u8], &mut Received, Print) -> Outcome;
+type Call = fn(usize, &[u8], &mut Received, Print, Vec<u8>) -> Outcome;
 
 impl Task {
     /// `function`, ready to travel.
@@ -67,7 +67,7 @@ impl Task {
         Self { function, call }
     }
 
-    /// Calls the function with the argument in `bytes`, whose descriptors are in `received`.
+    /// Calls the function with the argument in `bytes`, whose descriptors are in `received`. Its value is encoded into the room of `buffer`.
     ///
     /// # Safety
     ///
@@ -76,22 +76,28 @@ impl Task {
     /// # Errors
     ///
     /// [`ForeignFunction`] when there is no code where the task points.
-    pub unsafe fn run(self, bytes: &[u8], received: &mut Received, print: Print) -> Result<Outcome, ForeignFunction> {
+    pub unsafe fn run(
+        self,
+        bytes: &[u8],
+        received: &mut Received,
+        print: Print,
+        buffer: Vec<u8>,
+    ) -> Result<Outcome, ForeignFunction> {
         let at = |offset| Image::this().function_at(offset).ok_or(ForeignFunction);
         let (function, call) = (at(self.function)?, at(self.call)?);
         // SAFETY: `new` made the offset from a function of this type in this executable, as the caller promises.
         let call = unsafe { std::mem::transmute::<usize, Call>(call) };
-        Ok(call(function, bytes, received, print))
+        Ok(call(function, bytes, received, print, buffer))
     }
 }
 
 /// Runs a closure, and encodes its value, as a task does with its function.
 pub(crate) fn outcome<R: Message>(print: Print, closure: impl FnOnce() -> R) -> Outcome {
-    panics::catch(print, || encode(&closure())).unwrap_or_else(Outcome::Panicked)
+    panics::catch(print, || encode(&closure(), Vec::new())).unwrap_or_else(Outcome::Panicked)
 }
 
-fn encode<R: Message>(value: &R) -> Outcome {
-    match codec::encode(value) {
+fn encode<R: Message>(value: &R, buffer: Vec<u8>) -> Outcome {
+    match codec::encode_into(value, buffer) {
         Ok(encoded) => {
             let (bytes, attachments) = encoded.into_parts();
             Outcome::Returned(bytes, attachments)
@@ -100,7 +106,13 @@ fn encode<R: Message>(value: &R) -> Outcome {
     }
 }
 
-fn call<A: Message, R: Message>(function: usize, bytes: &[u8], received: &mut Received, print: Print) -> Outcome {
+fn call<A: Message, R: Message>(
+    function: usize,
+    bytes: &[u8],
+    received: &mut Received,
+    print: Print,
+    buffer: Vec<u8>,
+) -> Outcome {
     // SAFETY: `Task::new` puts only this instance of `call` beside a function of this type.
     let function = unsafe { std::mem::transmute::<usize, fn(A) -> R>(function) };
     // Everything that may run code of the user's types is inside: decoding, the call, encoding.
@@ -109,7 +121,7 @@ fn call<A: Message, R: Message>(function: usize, bytes: &[u8], received: &mut Re
             Ok(argument) => argument,
             Err(why) => return Outcome::BadArgument(why.into()),
         };
-        encode(&function(argument))
+        encode(&function(argument), buffer)
     });
     outcome.unwrap_or_else(Outcome::Panicked)
 }
@@ -124,7 +136,7 @@ mod tests {
 
     fn run(task: Task, bytes: &[u8]) -> Outcome {
         // SAFETY: the task was made in this process.
-        unsafe { task.run(bytes, &mut Received::default(), Print::No) }.unwrap()
+        unsafe { task.run(bytes, &mut Received::default(), Print::No, Vec::new()) }.unwrap()
     }
 
     #[test]
@@ -148,6 +160,6 @@ mod tests {
     fn a_task_that_points_beside_the_code_is_refused() {
         let task = Task { function: u64::MAX, call: 0 };
         // SAFETY: nothing is called, since nothing is there.
-        assert!(unsafe { task.run(&[], &mut Received::default(), Print::No) }.is_err());
+        assert!(unsafe { task.run(&[], &mut Received::default(), Print::No, Vec::new()) }.is_err());
     }
 }

@@ -158,6 +158,7 @@ impl Shared {
     }
 
     /// An error in a copy of the pool's process.
+    #[inline]
     pub(crate) fn is_here(&self) -> Result<(), Forked> {
         self.generation.check_current()
     }
@@ -229,6 +230,7 @@ impl Shared {
     }
 
     /// Tells the handles. No lock is held: what wakes may run anything.
+    #[inline]
     pub(crate) fn finish(&self, ended: impl IntoIterator<Item = Ended>) {
         for Ended { cell, outcome } in ended {
             cell.complete(outcome);
@@ -268,6 +270,7 @@ impl Shared {
         }
     }
 
+    #[inline]
     fn await_done(&self, ticket: Ticket, cell: &Cell, deadline: Option<Deadline>) -> Waited {
         let Some(table) = &self.table else { return Waited::Elsewhere };
         if cell.has_callback() {
@@ -438,12 +441,15 @@ impl Shared {
         Ok(JobHandle::new(id, None, cell, self.clone()))
     }
 
+    #[inline]
     fn submit_to(&self, table: &Table, mut new: NewJob, How { wait, look_after }: How) -> Result<Ticket, Refused> {
         let mut ended = Vec::new();
         let mut is_announced = false;
         loop {
             let submitted = table.submit(&mut new, look_after, &mut ended);
-            self.finish(ended.drain(..));
+            if !ended.is_empty() {
+                self.finish(ended.drain(..));
+            }
             match submitted {
                 Ok((ticket, wake)) => {
                     if wake {

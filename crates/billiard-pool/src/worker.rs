@@ -15,7 +15,7 @@ use crate::{
     message::{Failure, FromWorker, ToWorker},
     state::JobId,
     sys,
-    table::{Claim, Desk, DeskSent, Found, MAX_RESULT, Output, RECORD, Ticket},
+    table::{Claim, Desk, DeskSent, Found, MAX_RESULT, Output, Ticket},
 };
 
 /// What a worker process runs under `Isolation::Strict`: jobs come over its socket, one at a time. It ends when the pool closes its end, or says something
@@ -30,7 +30,7 @@ pub(crate) fn strict(pool: Connection) {
         let outcome = match frame.decode_prefix::<ToWorker>() {
             Ok((_, argument, received)) => {
                 fault::point("worker.run");
-                run(task, &argument, received)
+                run(task, &argument, received, Vec::new())
             }
             // Not all of its descriptors could be received: this job's bad luck alone.
             Err(error) => Outcome::BadArgument(error.into()),
@@ -50,11 +50,11 @@ pub(crate) fn shared((pool, desk): (Connection, DeskSent)) {
     if !begin(&pool) {
         return;
     }
-    let mut reader = FrameReader::new();
+    let mut tools = Tools::default();
     let mut tasks = 0;
     while let Found::Job(claim) = desk.next() {
         fault::point("worker.claimed");
-        if !work(&pool, &mut reader, &desk, claim) {
+        if !work(&pool, &desk, &mut tools, claim) {
             return;
         }
         tasks += 1;
@@ -70,10 +70,18 @@ fn begin(pool: &Connection) -> bool {
     pool.send(&FromWorker::Up).is_ok()
 }
 
+/// What one job after the other is done with.
+#[derive(Debug, Default)]
+struct Tools {
+    reader: FrameReader,
+    argument: Vec<u8>,
+    result: Vec<u8>,
+}
+
 /// One job out of the table; false when that was the last.
-fn work(pool: &Connection, reader: &mut FrameReader, desk: &Desk, claim: Claim) -> bool {
-    let mut record = [0; RECORD];
-    let Some(input) = desk.input(claim, &mut record) else { return false };
+fn work(pool: &Connection, desk: &Desk, tools: &mut Tools, claim: Claim) -> bool {
+    let Some(input) = desk.input(claim, &mut tools.argument) else { return false };
+    let buffer = std::mem::take(&mut tools.result);
     let number = Ticket { slot: claim.slot, job: input.job }.number();
     if input.has_limit {
         desk.accept(claim);
@@ -81,12 +89,12 @@ fn work(pool: &Connection, reader: &mut FrameReader, desk: &Desk, claim: Claim) 
     let outcome = match input.argument {
         Some(argument) => {
             fault::point("worker.run");
-            run(input.task, argument, Received::default())
+            run(input.task, argument, Received::default(), buffer)
         }
         None => {
             desk.ring();
             fault::point("worker.mail");
-            let Ok(Some(frame)) = reader.read(pool, Mode::Wait) else { return false };
+            let Ok(Some(frame)) = tools.reader.read(pool, Mode::Wait) else { return false };
             match frame.head::<ToWorker>() {
                 Ok(head) if head.job == number => {}
                 _ => return false,
@@ -94,7 +102,7 @@ fn work(pool: &Connection, reader: &mut FrameReader, desk: &Desk, claim: Claim) 
             match frame.decode_prefix::<ToWorker>() {
                 Ok((_, argument, received)) => {
                     fault::point("worker.run");
-                    run(input.task, &argument, received)
+                    run(input.task, &argument, received, buffer)
                 }
                 Err(error) => Outcome::BadArgument(error.into()),
             }
@@ -111,8 +119,11 @@ fn work(pool: &Connection, reader: &mut FrameReader, desk: &Desk, claim: Claim) 
             Output::Mail
         }
     };
-    if desk.lay_down(claim, input.job, &output).is_err() {
+    if !desk.lay_down(claim, input.job, &output) {
         return false;
+    }
+    if let Output::Value(bytes) = output {
+        tools.result = bytes;
     }
     fault::point("worker.laid_down");
     let published = desk.publish(claim);
@@ -145,10 +156,10 @@ fn fit(outcome: Outcome) -> Result<Output, Outcome> {
     }
 }
 
-fn run(task: Task, argument: &[u8], mut received: Received) -> Outcome {
+fn run(task: Task, argument: &[u8], mut received: Received, buffer: Vec<u8>) -> Outcome {
     // SAFETY: the task came from the pool, through this worker's private socket or memory that the pool alone can write; the guardian's executable, of which
     // this process is a copy, was compared with the pool's.
-    let outcome = unsafe { task.run(argument, &mut received, Print::No) };
+    let outcome = unsafe { task.run(argument, &mut received, Print::No, buffer) };
     outcome.unwrap_or_else(|error| Outcome::BadArgument(RemoteError::from(error)))
 }
 

@@ -104,7 +104,7 @@ pub fn strip_count<'b>(payload: &'b [u8], received: &Received) -> Result<&'b [u8
 #[error("cannot encode a value of type `{type_name}`")]
 pub struct EncodeError {
     type_name: &'static str,
-    source: Cause,
+    source: Box<Cause>,
 }
 
 /// Bytes that could not be turned into a value.
@@ -196,7 +196,7 @@ fn checked(
                 (None, Err(format)) => Cause::Format(format),
                 (None, Ok(_)) => unreachable!("matched above"),
             };
-            Err(EncodeError { type_name, source })
+            Err(EncodeError { type_name, source: Box::new(source) })
         }
     }
 }

@@ -28,7 +28,11 @@ const MAX_CAUSES: usize = 32;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "codec", derive(serde::Serialize, serde::Deserialize))]
-pub struct RemoteError {
+pub struct RemoteError(Box<Text>); // one word, since it is a part of results that are passed on and on
+
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "codec", derive(serde::Serialize, serde::Deserialize))]
+struct Text {
     message: String,
     causes: Vec<String>,
     backtrace: Option<String>,
@@ -38,24 +42,25 @@ impl RemoteError {
     /// An error with a message and no cause.
     #[must_use]
     pub fn msg(message: impl fmt::Display) -> Self {
-        Self { message: capped(message.to_string(), MAX_MESSAGE), causes: Vec::new(), backtrace: backtrace() }
+        let message = capped(message.to_string(), MAX_MESSAGE);
+        Self(Box::new(Text { message, causes: Vec::new(), backtrace: backtrace() }))
     }
 
     /// The error's message.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// The messages of its causes, the nearest first.
     pub fn causes(&self) -> impl Iterator<Item = &str> {
-        self.causes.iter().map(String::as_str)
+        self.0.causes.iter().map(String::as_str)
     }
 
     /// The backtrace from where the error became a `RemoteError`, if one was taken.
     #[must_use]
     pub fn backtrace(&self) -> Option<&str> {
-        self.backtrace.as_deref()
+        self.0.backtrace.as_deref()
     }
 }
 
@@ -70,17 +75,18 @@ impl<E: Error> From<E> for RemoteError {
             .take(MAX_CAUSES)
             .map(|cause| capped(cause.to_string(), MAX_MESSAGE / MAX_CAUSES))
             .collect();
-        Self { message: capped(error.to_string(), MAX_MESSAGE), causes, backtrace: backtrace() }
+        let message = capped(error.to_string(), MAX_MESSAGE);
+        Self(Box::new(Text { message, causes, backtrace: backtrace() }))
     }
 }
 
 /// The message and its causes in one line.
 impl fmt::Display for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        f.write_str(&self.0.message)?;
         // Many errors repeat their cause in their own message: say nothing twice.
-        let mut said = self.message.as_str();
-        for cause in &self.causes {
+        let mut said = self.0.message.as_str();
+        for cause in &self.0.causes {
             if !said.contains(cause.as_str()) {
                 write!(f, ": {cause}")?;
             }
@@ -93,11 +99,11 @@ impl fmt::Display for RemoteError {
 /// The whole of it, since `main` prints an error by its `Debug`.
 impl fmt::Debug for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        for cause in &self.causes {
+        f.write_str(&self.0.message)?;
+        for cause in &self.0.causes {
             write!(f, "\n  caused by: {cause}")?;
         }
-        match &self.backtrace {
+        match &self.0.backtrace {
             Some(backtrace) => write!(f, "\nbacktrace in the process that failed:\n{backtrace}"),
             None => Ok(()),
         }

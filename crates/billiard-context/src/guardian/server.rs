@@ -241,7 +241,7 @@ impl Server {
         }
         let argument = body.into_bytes(argument).map_err(|error| PreloadError::Argument(error.into()))?;
         // SAFETY: the task came from the program, whose executable was compared with this one.
-        let outcome = unsafe { task.run(&argument, &mut received, Print::No) };
+        let outcome = unsafe { task.run(&argument, &mut received, Print::No, Vec::new()) };
         sys::go_on_without_parent();
         match outcome.map_err(|error| PreloadError::Argument(error.into()))? {
             Outcome::Returned(bytes, _) => codec::decode::<Result<(), RemoteError>>(&bytes, &mut Received::default())

@@ -2,11 +2,7 @@
 //!
 //! One mutex is around it. A job is taken out of the book at the moment its outcome is known, so that none has two.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use billiard_connection::FrameWriter;
 use billiard_context::{RemoteError, task::Task};
@@ -16,13 +12,13 @@ use billiard_wire::{
 };
 
 use super::{
-    control::{Control, MAX_SLOTS, SLOT_BITS, watch},
+    control::{Control, MAX_SLOTS, SLOT_BITS, cells, watch},
     memory::{Inputs, MAX_ARGUMENT, Output, Outputs},
     word::{Phase, Word},
 };
 use crate::{
     error::{JobError, WorkerLost},
-    handle::{Cell, RawOutcome},
+    handle::{Cell, RawOutcome, spare_bytes},
     message::{Failure, ToWorker},
     state::{JobId, WorkerId},
 };
@@ -95,18 +91,30 @@ pub(crate) enum Stopped {
 struct Job {
     id: u64,
     cell: Arc<Cell>,
-    limit: Option<Duration>,
-    /// When its timer is due.
-    due: Option<Nanos>,
-    /// When it was first seen to be claimed, by a worker that had not noted when: it may be stopped there.
-    seen: Option<Nanos>,
-    /// What a worker gets once it has claimed it, where that does not fit into the record.
-    frame: Option<Box<FrameWriter>>,
-    /// A result that came by mail, and counts when the job is done.
-    arrived: Option<Box<RawOutcome>>,
+    limit: Option<Box<Limit>>,
+    mail: Option<Box<Mail>>,
     supervised: bool,
     /// Of its cell in the ring.
     position: u64,
+}
+
+/// What few jobs have: the entry of a tiny one is on one cache line.
+#[derive(Debug)]
+struct Limit {
+    time: Duration,
+    /// When its timer is due.
+    due: Nanos,
+    /// When it was first seen to be claimed, by a worker that had not noted when: it may be stopped there.
+    seen: Option<Nanos>,
+}
+
+/// What goes over a worker's socket.
+#[derive(Debug)]
+enum Mail {
+    /// What a worker gets once it has claimed the job, where that does not fit into the record.
+    Outgoing(FrameWriter),
+    /// A result, which counts when the job is done.
+    Arrived(RawOutcome),
 }
 
 /// Who is in a seat.
@@ -123,8 +131,10 @@ pub(crate) struct Book {
     /// Slots that can be used; the last is the warmest.
     free: Vec<usize>,
     in_flight: usize,
-    /// Jobs in the order they came, some of which have ended.
-    order: VecDeque<Ticket>,
+    /// The slots of the jobs in the order they came, by their cell in the ring; older ones are forgotten.
+    order: Box<[u32]>,
+    /// All cells before have jobs that have ended.
+    oldest: u64,
     /// Those that the supervisor collects, some of which have ended.
     supervised: Vec<Ticket>,
     /// Those that wait for their mail to be sent, some of which have ended.
@@ -153,7 +163,8 @@ impl Book {
             jobs: (0..slots).map(|_| None).collect(),
             free: (0..slots).rev().collect(),
             in_flight: 0,
-            order: VecDeque::new(),
+            order: vec![0; cells(slots)].into(),
+            oldest: 0,
             supervised: Vec::new(),
             mail: Vec::new(),
             cancelled: Vec::new(),
@@ -174,6 +185,12 @@ impl Book {
         self.in_flight
     }
 
+    /// The job in a slot.
+    fn ticket(&self, slot: usize) -> Option<Ticket> {
+        self.jobs[slot].as_ref().map(|job| Ticket { slot, job: job.id })
+    }
+
+    #[inline]
     fn has(&self, ticket: Ticket) -> bool {
         self.jobs.get(ticket.slot).and_then(Option::as_ref).is_some_and(|job| job.id == ticket.job)
     }
@@ -191,6 +208,7 @@ impl Book {
         self.seats.iter().position(|seat| seat.as_ref().is_some_and(|holder| holder.worker == worker))
     }
 
+    #[inline]
     fn holder(&self, seat: u16) -> Option<&Holder> {
         self.seats.get(usize::from(seat))?.as_ref()
     }
@@ -229,37 +247,36 @@ impl Book {
             let mut attachments = std::mem::take(&mut new.attachments);
             let head = ToWorker { job: ticket.number(), task: new.task };
             let head = codec::encode_after(&head, &mut attachments).expect("numbers encode");
-            Box::new(FrameWriter::typed(&head, std::mem::take(&mut new.argument), attachments))
-        });
-        if frame.is_some() {
             self.mail.push(ticket);
-        }
-        let due = new.limit.map(|limit| after(now, limit));
-        self.timers.extend(due.map(|due| (due, slot, job)));
+            Box::new(Mail::Outgoing(FrameWriter::typed(&head, std::mem::take(&mut new.argument), attachments)))
+        });
+        let limit = new.limit.map(|time| {
+            let due = after(now, time);
+            self.timers.insert((due, slot, job));
+            Box::new(Limit { time, due, seen: None })
+        });
         self.jobs[slot] = Some(Job {
             id: job,
             cell: new.cell.clone(),
-            limit: new.limit,
-            due,
-            seen: None,
-            frame,
-            arrived: None,
+            limit,
+            mail: frame,
             supervised: new.supervised,
             position: self.tail,
         });
         self.in_flight += 1;
-        self.remember(ticket);
+        self.remember(slot, self.tail);
         let watch = if new.supervised { watch::SUPERVISOR } else { 0 };
         self.supervised.extend(new.supervised.then_some(ticket));
         // Last: what a worker has read comes back late, and everything behind these stores waits for it.
         let written = inputs.write(slot, job, about, fits.then_some(&new.argument));
-        debug_assert!(written.is_ok(), "the slot is the table's");
+        debug_assert!(written, "the slot is the table's, and the argument fits");
         control.offer(slot, job, watch, self.tail);
         self.tail += 1;
         Ok(ticket)
     }
 
     /// Whether the supervisor has to be told that there are jobs. Once.
+    #[inline]
     pub(crate) fn arm(&mut self) -> bool {
         !std::mem::replace(&mut self.is_armed, true)
     }
@@ -270,6 +287,7 @@ impl Book {
     }
 
     /// Whether a limit is due before the supervisor looks.
+    #[inline]
     pub(crate) fn is_early(&self) -> bool {
         self.next_deadline().is_some_and(|due| due < self.sleeps_until)
     }
@@ -287,15 +305,24 @@ impl Book {
         !self.is_armed
     }
 
-    fn remember(&mut self, ticket: Ticket) {
-        while self.order.front().is_some_and(|&first| !self.has(first)) {
-            self.order.pop_front();
-        }
-        if self.order.len() >= 2 * self.jobs.len() {
-            let order = std::mem::take(&mut self.order);
-            self.order = order.into_iter().filter(|&ticket| self.has(ticket)).collect();
-        }
-        self.order.push_back(ticket);
+    /// Notes whose cell that is.
+    #[inline]
+    fn remember(&mut self, slot: usize, position: u64) {
+        let at = position as usize & (self.order.len() - 1);
+        self.order[at] = slot as u32;
+    }
+
+    /// The oldest jobs in flight whose cell nobody else has yet, so many at the most.
+    fn oldest(&mut self, most: usize) -> Vec<Ticket> {
+        let begin = self.oldest.max(self.tail.saturating_sub(self.order.len() as u64));
+        let of_cell = |position: u64| {
+            let slot = self.order[position as usize & (self.order.len() - 1)] as usize;
+            let job = self.jobs.get(slot)?.as_ref().filter(|job| job.position == position)?;
+            Some((position, Ticket { slot, job: job.id }))
+        };
+        let found: Vec<_> = (begin..self.tail).filter_map(of_cell).take(most).collect();
+        self.oldest = found.first().map_or(self.tail, |&(position, _)| position);
+        found.into_iter().map(|(_, ticket)| ticket).collect()
     }
 
     /// Collects some of what is done, the oldest first, and takes back what was cancelled.
@@ -309,8 +336,17 @@ impl Book {
             !passed
         });
         let glance = self.seats.len() + GLANCE;
-        let oldest: Vec<_> = self.order.iter().copied().filter(|&ticket| self.has(ticket)).take(glance).collect();
-        for ticket in oldest {
+        let oldest = self.oldest(glance);
+        self.collect_some(control, oldest, ended);
+        if self.free.is_empty() {
+            // One that is done may be so old that its place in the order is another's.
+            let all = (0..self.jobs.len()).filter_map(|slot| self.ticket(slot)).collect();
+            self.collect_some(control, all, ended);
+        }
+    }
+
+    fn collect_some(&mut self, control: &Control<'_>, tickets: Vec<Ticket>, ended: &mut Vec<Ended>) {
+        for ticket in tickets {
             // Who has callbacks is told by the supervisor.
             if self.jobs[ticket.slot].as_ref().is_some_and(|job| !job.cell.has_callback()) {
                 ended.extend(self.collect(control, ticket));
@@ -321,11 +357,12 @@ impl Book {
     // ---- ending
 
     /// The one place where a job ends: it leaves the book.
+    #[inline]
     fn end(&mut self, slot: usize) -> Option<Job> {
         let job = self.jobs[slot].take()?;
         self.in_flight -= 1;
-        if let Some(due) = job.due {
-            self.timers.remove(&(due, slot, job.id));
+        if let Some(limit) = &job.limit {
+            self.timers.remove(&(limit.due, slot, job.id));
         }
         Some(job)
     }
@@ -347,6 +384,7 @@ impl Book {
         Some(Ended { cell: job.cell, outcome: Err(why) })
     }
 
+    #[inline]
     fn free(&mut self, control: &Control<'_>, ticket: Ticket) {
         control.free(ticket.slot, ticket.job);
         self.free.push(ticket.slot);
@@ -361,7 +399,8 @@ impl Book {
         if word.phase() != Some(Phase::Done) || !word.is_of(ticket.job) {
             return None;
         }
-        let output = self.holder(word.seat()).and_then(|holder| holder.outputs.read(ticket.slot, ticket.job));
+        let output =
+            self.holder(word.seat()).and_then(|holder| holder.outputs.read(ticket.slot, ticket.job, spare_bytes()));
         let outcome = match output {
             Some(Output::Value(bytes)) => Ok((bytes, Received::default())),
             Some(Output::Failure(bytes)) => Err(match codec::decode::<Failure>(&bytes, &mut Received::default()) {
@@ -369,7 +408,11 @@ impl Book {
                 Err(error) => JobError::ResultDecode(error.into()),
             }),
             Some(Output::Mail) => {
-                self.jobs[ticket.slot].as_mut().and_then(|job| job.arrived.take()).map(|arrived| *arrived)?
+                let mail = &mut self.jobs[ticket.slot].as_mut()?.mail;
+                match mail.take_if(|mail| matches!(**mail, Mail::Arrived(_))).map(|mail| *mail) {
+                    Some(Mail::Arrived(outcome)) => outcome,
+                    _ => return None,
+                }
             }
             None => Err(nonsense("its worker says that it is done, and has laid down no result")),
         };
@@ -395,7 +438,7 @@ impl Book {
         if !is_its || self.holder(word.seat()).is_none_or(|holder| holder.worker != worker) {
             return None; // it is not that worker's
         }
-        self.jobs[ticket.slot].as_mut()?.arrived = Some(Box::new(outcome));
+        self.jobs[ticket.slot].as_mut()?.mail = Some(Box::new(Mail::Arrived(outcome)));
         self.collect(control, ticket)
     }
 
@@ -443,8 +486,7 @@ impl Book {
         let Some(seat) = self.seat_of(worker) else { return };
         let why = || JobError::WorkerLost(Box::new(lost.clone()));
         for slot in 0..self.jobs.len() {
-            let Some(job) = &self.jobs[slot] else { continue };
-            let ticket = Ticket { slot, job: job.id };
+            let Some(ticket) = self.ticket(slot) else { continue };
             let word = control.word(slot);
             if usize::from(word.seat()) != seat || !word.is_of(ticket.job) {
                 continue;
@@ -474,8 +516,7 @@ impl Book {
     pub(crate) fn close(&mut self, control: &Control<'_>) {
         self.is_closed = true;
         for slot in 0..self.jobs.len() {
-            if let Some(job) = &self.jobs[slot] {
-                let ticket = Ticket { slot, job: job.id };
+            if let Some(ticket) = self.ticket(slot) {
                 self.supervise(control, ticket);
             }
         }
@@ -485,8 +526,7 @@ impl Book {
     pub(crate) fn end_all(&mut self, control: &Control<'_>, why: impl Fn() -> JobError, ended: &mut Vec<Ended>) {
         self.is_closed = true;
         for slot in 0..self.jobs.len() {
-            let Some(job) = &self.jobs[slot] else { continue };
-            let ticket = Ticket { slot, job: job.id };
+            let Some(ticket) = self.ticket(slot) else { continue };
             ended.extend(self.collect(control, ticket));
             if let Stopped::Before(one) | Stopped::During(one, _) = self.stop(control, ticket, why(), true) {
                 ended.push(one);
@@ -535,8 +575,11 @@ impl Book {
                 _ => None,
             };
             let Some(worker) = worker else { return true };
-            let frame = self.jobs[ticket.slot].as_mut().and_then(|job| job.frame.take());
-            mail.extend(frame.map(|frame| (worker, ticket.number(), *frame)));
+            let job = self.jobs[ticket.slot].as_mut();
+            let outgoing = job.and_then(|job| job.mail.take_if(|mail| matches!(**mail, Mail::Outgoing(_))));
+            if let Some(Mail::Outgoing(frame)) = outgoing.map(|mail| *mail) {
+                mail.push((worker, ticket.number(), frame));
+            }
             false
         });
         self.mail.append(&mut waiting);
@@ -565,23 +608,24 @@ impl Book {
                 continue;
             }
             let Some(entry) = self.jobs[slot].as_mut() else { continue };
-            let Some(limit) = entry.limit else { continue };
+            let Some(limit) = &mut entry.limit else { continue };
+            let time = limit.time;
             let due = match control.word(slot).phase() {
                 Some(Phase::Claimed) => {
                     let accepted = control.slots[slot].accepted.load(std::sync::atomic::Ordering::Relaxed);
                     // Zero: not noted yet. In the future: no moment that a worker has had.
                     let is_moment = accepted != 0 && accepted <= now;
-                    after(if is_moment { accepted } else { *entry.seen.get_or_insert(now) }, limit)
+                    after(if is_moment { accepted } else { *limit.seen.get_or_insert(now) }, time)
                 }
-                Some(Phase::Ready) => after(now, limit),
+                Some(Phase::Ready) => after(now, time),
                 _ => continue,
             };
             if due > now {
-                entry.due = Some(due);
+                limit.due = due;
                 self.timers.insert((due, slot, job));
                 continue;
             }
-            match self.stop(control, ticket, JobError::TimeLimitExceeded(limit), true) {
+            match self.stop(control, ticket, JobError::TimeLimitExceeded(time), true) {
                 Stopped::Before(one) => ended.push(one),
                 Stopped::During(one, worker) => {
                     ended.push(one);
@@ -631,6 +675,7 @@ impl Book {
         {
             job.position = self.tail;
             control.hint(ticket.slot, ticket.job, self.tail);
+            self.remember(ticket.slot, self.tail);
             self.tail += 1;
         }
     }

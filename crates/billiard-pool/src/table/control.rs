@@ -15,6 +15,11 @@ pub(crate) const MAX_SEATS: usize = if cfg!(loom) { 64 } else { 1024 };
 pub(crate) const MAX_SLOTS: usize = 1 << SLOT_BITS;
 pub(crate) const SLOT_BITS: u32 = 16;
 
+/// How many cells the ring of a table with so many slots has.
+pub(crate) fn cells(slots: usize) -> usize {
+    (2 * slots).next_power_of_two()
+}
+
 /// Bits of [`Slot::watch`]: who is to be woken when the job is done.
 pub(crate) mod watch {
     /// Callers that sleep on [`Slot::turn`](super::Slot::turn).
@@ -100,7 +105,7 @@ impl Words {
                 room: Futex::new(0),
             },
             slots: (0..slots).map(slot).collect(),
-            cells: (0..(2 * slots).next_power_of_two()).map(|_| zero()).collect(),
+            cells: (0..cells(slots)).map(|_| zero()).collect(),
             seats: (0..seats).map(|_| Seat { word: Futex::new(0) }).collect(),
         }
     }

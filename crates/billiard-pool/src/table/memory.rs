@@ -6,22 +6,23 @@ use billiard_context::task::Task;
 use billiard_shm::{Kind, Place, Segment, SegmentError, SegmentOptions};
 use std::sync::atomic::AtomicU64;
 
-use super::control::{Control, Head, Seat, Slot};
+use super::{
+    control::{Control, Head, Seat, Slot, cells},
+    records::{RECORD, Records},
+};
 
 const CONTROL: Kind = Kind::new("jobs", 1);
 const INPUTS: Kind = Kind::new("inputs", 1);
 const OUTPUTS: Kind = Kind::new("outputs", 1);
 
-/// How large a record is.
-pub(crate) const RECORD: usize = 256;
-/// What comes over from another processor in one go.
-const LINE: usize = 64;
-const INPUT_HEAD: usize = 32;
-const OUTPUT_HEAD: usize = 16;
+/// Words in front of an argument: the job, its function in two, length and whether it has a limit.
+const INPUT_HEAD: usize = 4;
+/// Words in front of a result: the job, length and kind.
+const OUTPUT_HEAD: usize = 2;
 /// The largest argument that fits into a record.
-pub(crate) const MAX_ARGUMENT: usize = RECORD - INPUT_HEAD;
+pub(crate) const MAX_ARGUMENT: usize = RECORD - 8 * INPUT_HEAD;
 /// The largest result that fits into a record.
-pub(crate) const MAX_RESULT: usize = RECORD - OUTPUT_HEAD;
+pub(crate) const MAX_RESULT: usize = RECORD - 8 * OUTPUT_HEAD;
 
 /// How large a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -32,7 +33,7 @@ pub(crate) struct Shape {
 
 impl Shape {
     fn cells(self) -> usize {
-        (2 * self.slots as usize).next_power_of_two()
+        cells(self.slots as usize)
     }
 
     fn slots_at() -> usize {
@@ -107,23 +108,6 @@ impl ControlMemory {
     }
 }
 
-/// Writes a record: what stands in front, and the bytes, which the caller has checked to fit; in one go where both are on one line.
-fn write<const HEAD: usize>(
-    segment: &Segment,
-    slot: usize,
-    head: [u8; HEAD],
-    bytes: &[u8],
-) -> Result<(), SegmentError> {
-    if HEAD + bytes.len() > LINE {
-        segment.write(slot * RECORD, &head)?;
-        return segment.write(slot * RECORD + HEAD, bytes);
-    }
-    let mut line = [0; LINE];
-    line[..HEAD].copy_from_slice(&head);
-    line[HEAD..HEAD + bytes.len()].copy_from_slice(bytes);
-    segment.write(slot * RECORD, &line[..(HEAD + bytes.len()).next_multiple_of(8)])
-}
-
 /// What a worker is to do.
 #[derive(Debug)]
 pub(crate) struct Input<'r> {
@@ -135,70 +119,60 @@ pub(crate) struct Input<'r> {
     pub(crate) argument: Option<&'r [u8]>,
 }
 
-/// Where an input record is copied to.
-pub(crate) type Record = [u8; RECORD];
-
 /// What jobs are to be done: one record for each slot. Only the pool can write it.
 #[derive(Debug)]
-pub(crate) struct Inputs(Segment);
+pub(crate) struct Inputs(Records);
 
 impl Inputs {
     const MAIL: u32 = u32::MAX;
+    /// Beside the length: the job has a limit.
+    const LIMIT: u64 = 1 << 32;
 
     pub(crate) fn create(shape: Shape) -> Result<Self, SegmentError> {
         let options = options().read_only_for_others(true);
-        Ok(Self(options.create(INPUTS, shape.slots as usize * RECORD)?))
+        let segment = options.create(INPUTS, shape.slots as usize * RECORD)?;
+        Ok(Self(Records::new(segment, shape.slots as usize)?))
     }
 
     pub(crate) fn attach(fd: OwnedFd, shape: Shape) -> Result<Self, SegmentError> {
-        let segment = attach(fd, INPUTS)?;
-        segment.address(0, shape.slots as usize * RECORD, 8)?;
-        Ok(Self(segment))
+        Ok(Self(Records::new(attach(fd, INPUTS)?, shape.slots as usize)?))
     }
 
-    /// Writes the record of a slot: no argument where it comes by mail.
+    /// Writes the record of a slot: no argument where it comes by mail. False when that is no slot, or the argument does not fit.
+    #[inline]
+    #[must_use]
     pub(crate) fn write(
         &self,
         slot: usize,
         job: u64,
         (task, has_limit): (Task, bool),
         argument: Option<&[u8]>,
-    ) -> Result<(), SegmentError> {
-        let mut head = [0; INPUT_HEAD];
+    ) -> bool {
         let [function, call] = task.to_words();
         let len = argument.map_or(Self::MAIL, |bytes| bytes.len() as u32);
-        head[..8].copy_from_slice(&job.to_ne_bytes());
-        head[8..16].copy_from_slice(&function.to_ne_bytes());
-        head[16..24].copy_from_slice(&call.to_ne_bytes());
-        head[24..28].copy_from_slice(&len.to_ne_bytes());
-        head[28] = u8::from(has_limit);
-        write(&self.0, slot, head, argument.unwrap_or_default())
+        let about = u64::from(len) | if has_limit { Self::LIMIT } else { 0 };
+        self.0.write(slot, [job, function, call, about], argument.unwrap_or_default())
     }
 
-    /// The record of a slot that the caller has claimed; none when it is another job's, or makes no sense.
-    pub(crate) fn read<'r>(&self, slot: usize, record: &'r mut Record) -> Option<Input<'r>> {
-        let (first, rest) = record.split_at_mut(LINE);
-        self.0.read(slot * RECORD, first).ok()?;
-        let word = |at: usize| u64::from_ne_bytes(first[at..at + 8].try_into().expect("eight bytes"));
-        let (job, task, has_limit) = (word(0), Task::from_words([word(8), word(16)]), first[28] != 0);
+    /// The record of a slot that the caller has claimed; none when it makes no sense. The argument is in `buffer`.
+    #[inline]
+    pub(crate) fn read<'r>(&self, slot: usize, buffer: &'r mut Vec<u8>) -> Option<Input<'r>> {
         // Read once: it is this that is used.
-        let argument = match word(24) as u32 {
+        let [job, function, call, about] = self.0.head(slot)?;
+        let argument = match about as u32 {
             Self::MAIL => None,
             len if len as usize > MAX_ARGUMENT => return None,
             len => {
-                let end = INPUT_HEAD + len as usize;
-                if let Some(more @ 1..) = end.checked_sub(LINE) {
-                    self.0.read(slot * RECORD + LINE, &mut rest[..more]).ok()?;
-                }
-                Some(&record[INPUT_HEAD..end])
+                self.0.read(slot, INPUT_HEAD, len as usize, buffer)?;
+                Some(&buffer[..])
             }
         };
-        Some(Input { job, task, has_limit, argument })
+        Some(Input { job, task: Task::from_words([function, call]), has_limit: about & Self::LIMIT != 0, argument })
     }
 
     /// A descriptor for a worker.
     pub(crate) fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
-        duplicate(&self.0)
+        duplicate(self.0.segment())
     }
 }
 
@@ -215,52 +189,43 @@ pub(crate) enum Output {
 
 /// The results of the worker in one seat: one record for each slot.
 #[derive(Clone, Debug)]
-pub(crate) struct Outputs(Segment);
+pub(crate) struct Outputs(Records);
 
 impl Outputs {
     pub(crate) fn create(shape: Shape) -> Result<Self, SegmentError> {
-        Ok(Self(options().create(OUTPUTS, shape.slots as usize * RECORD)?))
+        let segment = options().create(OUTPUTS, shape.slots as usize * RECORD)?;
+        Ok(Self(Records::new(segment, shape.slots as usize)?))
     }
 
     pub(crate) fn attach(fd: OwnedFd, shape: Shape) -> Result<Self, SegmentError> {
-        let segment = attach(fd, OUTPUTS)?;
-        segment.address(0, shape.slots as usize * RECORD, 8)?;
-        Ok(Self(segment))
+        Ok(Self(Records::new(attach(fd, OUTPUTS)?, shape.slots as usize)?))
     }
 
-    /// Lays down what became of a job. What is longer than [`MAX_RESULT`] has to go by mail.
-    pub(crate) fn write(&self, slot: usize, job: u64, output: &Output) -> Result<(), SegmentError> {
-        let (kind, bytes): (u32, &[u8]) = match output {
+    /// Lays down what became of a job. False when that is no slot, or the bytes are more than [`MAX_RESULT`], which have to go by mail.
+    #[inline]
+    #[must_use]
+    pub(crate) fn write(&self, slot: usize, job: u64, output: &Output) -> bool {
+        let (kind, bytes): (u64, &[u8]) = match output {
             Output::Value(bytes) => (0, bytes),
             Output::Failure(bytes) => (1, bytes),
             Output::Mail => (2, &[]),
         };
-        let mut head = [0; OUTPUT_HEAD];
-        head[..8].copy_from_slice(&job.to_ne_bytes());
-        head[8..12].copy_from_slice(&(bytes.len() as u32).to_ne_bytes());
-        head[12..16].copy_from_slice(&kind.to_ne_bytes());
-        write(&self.0, slot, head, bytes)
+        self.0.write(slot, [job, kind << 32 | bytes.len() as u64], bytes)
     }
 
-    /// What became of a job; none when the record says nothing about it, or nothing that makes sense.
-    pub(crate) fn read(&self, slot: usize, job: u64) -> Option<Output> {
-        let mut first = [0; LINE];
-        self.0.read(slot * RECORD, &mut first).ok()?;
-        let half = |at: usize| u32::from_ne_bytes(first[at..at + 4].try_into().expect("four bytes"));
-        // Read once: it is these that are used.
-        let (len, kind) = (half(8) as usize, half(12));
-        if u64::from_ne_bytes(first[..8].try_into().expect("eight bytes")) != job || len > MAX_RESULT {
+    /// What became of a job; none when the record says nothing about it, or nothing that makes sense. The bytes are in the room of `buffer`.
+    #[inline]
+    pub(crate) fn read(&self, slot: usize, job: u64, mut buffer: Vec<u8>) -> Option<Output> {
+        // Read once: it is this that is used.
+        let [its, about] = self.0.head(slot)?;
+        let len = about as u32 as usize;
+        if its != job || len > MAX_RESULT {
             return None;
         }
-        let end = OUTPUT_HEAD + len;
-        let mut bytes = first[OUTPUT_HEAD..end.min(LINE)].to_vec();
-        if end > LINE {
-            bytes.resize(len, 0);
-            self.0.read(slot * RECORD + LINE, &mut bytes[LINE - OUTPUT_HEAD..]).ok()?;
-        }
-        match kind {
-            0 => Some(Output::Value(bytes)),
-            1 => Some(Output::Failure(bytes)),
+        self.0.read(slot, OUTPUT_HEAD, len, &mut buffer)?;
+        match about >> 32 {
+            0 => Some(Output::Value(buffer)),
+            1 => Some(Output::Failure(buffer)),
             2 => Some(Output::Mail),
             _ => None,
         }
@@ -268,7 +233,7 @@ impl Outputs {
 
     /// A descriptor for the worker.
     pub(crate) fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
-        duplicate(&self.0)
+        duplicate(self.0.segment())
     }
 }
 
@@ -287,39 +252,45 @@ mod tests {
 
     #[test]
     fn records_come_back() {
-        let (task, mut record) = (Task::from_words([7, 9]), [0; RECORD]);
+        let (task, mut record) = (Task::from_words([7, 9]), Vec::new());
         let inputs = Inputs::create(SHAPE).unwrap();
         let theirs = Inputs::attach(inputs.descriptor().unwrap(), SHAPE).unwrap();
         for len in [0, 1, 7, MAX_ARGUMENT] {
             let argument: Vec<u8> = (0..len).map(|n| n as u8).collect();
-            inputs.write(2, 5, (task, len == 1), Some(&argument)).unwrap();
+            assert!(inputs.write(2, 5, (task, len == 1), Some(&argument)));
             let input = theirs.read(2, &mut record).unwrap();
             let found = (input.job, input.task, input.has_limit, input.argument);
             assert_eq!(found, (5, task, len == 1, Some(&argument[..])));
         }
-        inputs.write(2, 5, (task, false), None).unwrap();
+        assert!(inputs.write(2, 5, (task, false), None));
         assert_eq!(theirs.read(2, &mut record).unwrap().argument, None);
-        assert!(theirs.write(0, 1, (task, false), None).is_err(), "only the pool can write it");
+        assert!(!theirs.0.segment().is_writable(), "only the pool can write it");
+        assert!(
+            !inputs.write(3, 5, (task, false), None)
+                && !inputs.write(2, 5, (task, false), Some(&[0; MAX_ARGUMENT + 1]))
+        );
         assert!(theirs.read(3, &mut record).is_none(), "there is no such slot");
         let outputs = Outputs::create(SHAPE).unwrap();
         for output in [Output::Value(vec![1; MAX_RESULT]), Output::Failure(Vec::new()), Output::Mail] {
-            outputs.write(1, 8, &output).unwrap();
-            assert_eq!(outputs.read(1, 8), Some(output));
-            assert_eq!(outputs.read(1, 9), None, "another job's");
+            assert!(outputs.write(1, 8, &output));
+            assert_eq!(outputs.read(1, 8, Vec::new()), Some(output));
+            assert_eq!(outputs.read(1, 9, Vec::new()), None, "another job's");
         }
     }
 
     #[test]
     fn nonsense_in_a_record_is_nothing() {
         let outputs = Outputs::create(SHAPE).unwrap();
-        outputs.write(0, 8, &Output::Value(vec![1])).unwrap();
-        outputs.0.write(8, &(MAX_RESULT as u32 + 1).to_ne_bytes()).unwrap();
-        assert_eq!(outputs.read(0, 8), None);
-        outputs.write(0, 8, &Output::Value(vec![1])).unwrap();
-        outputs.0.write(12, &3u32.to_ne_bytes()).unwrap();
-        assert_eq!(outputs.read(0, 8), None);
+        let about = |about: u64| {
+            assert!(outputs.write(0, 8, &Output::Value(vec![1])));
+            outputs.0.segment().write(8, &about.to_ne_bytes()).unwrap();
+            outputs.read(0, 8, Vec::new())
+        };
+        assert_eq!(about(1), Some(Output::Value(vec![1])));
+        assert_eq!(about(MAX_RESULT as u64 + 1), None);
+        assert_eq!(about(3 << 32 | 1), None);
         let inputs = Inputs::create(SHAPE).unwrap();
-        inputs.0.write(24, &(MAX_ARGUMENT as u32 + 1).to_ne_bytes()).unwrap();
-        assert!(inputs.read(0, &mut [0; RECORD]).is_none());
+        inputs.0.segment().write(24, &(MAX_ARGUMENT as u32 + 1).to_ne_bytes()).unwrap();
+        assert!(inputs.read(0, &mut Vec::new()).is_none());
     }
 }

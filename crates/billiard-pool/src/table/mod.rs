@@ -11,6 +11,8 @@ mod book;
 mod control;
 #[cfg(not(loom))]
 mod memory;
+#[cfg(not(loom))]
+mod records;
 mod word;
 
 #[cfg(not(loom))]
@@ -20,6 +22,6 @@ mod sides;
 pub(crate) use self::{
     book::{Ended, NewJob, Refused, Stopped, Ticket},
     control::{Claim, Found, MAX_SEATS, MAX_SLOTS},
-    memory::{MAX_RESULT, Output, RECORD},
+    memory::{MAX_RESULT, Output},
     sides::{Desk, DeskSent, Look, Table},
 };

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     book::{Book, Ended, Nanos, NewJob, Refused, Stopped, Ticket},
     control::{Claim, Found},
-    memory::{ControlMemory, Input, Inputs, Output, Outputs, Record, Shape},
+    memory::{ControlMemory, Input, Inputs, Output, Outputs, Shape},
     word::Phase,
 };
 use crate::{
@@ -79,6 +79,7 @@ impl Table {
 
     /// Hands a job in, if there is a slot; and whether the supervisor has to be woken for it: to look after it, which a caller that waits at once does by itself, or
     /// for its limit. What had to be collected for that is in `ended`.
+    #[inline]
     pub(crate) fn submit(
         &self,
         new: &mut NewJob,
@@ -129,6 +130,7 @@ impl Table {
     }
 
     /// The outcome of a job that is done, unless somebody else has it, or a part of it is still to come.
+    #[inline]
     pub(crate) fn collect(&self, ticket: Ticket) -> Option<Ended> {
         self.book().collect(&self.control.words(), ticket)
     }
@@ -302,9 +304,9 @@ impl Desk {
         self.control.words().next(self.seat, WORKER_SPINS, self.searchers)
     }
 
-    /// What the job is. Its argument is in `record`.
-    pub(crate) fn input<'r>(&self, claim: Claim, record: &'r mut Record) -> Option<Input<'r>> {
-        let input = self.inputs.read(claim.slot, record)?;
+    /// What the job is. Its argument is in `buffer`.
+    pub(crate) fn input<'r>(&self, claim: Claim, buffer: &'r mut Vec<u8>) -> Option<Input<'r>> {
+        let input = self.inputs.read(claim.slot, buffer)?;
         let generation = super::word::Word::ready(input.job) == super::word::Word::ready(claim.generation);
         generation.then_some(input)
     }
@@ -314,8 +316,9 @@ impl Desk {
         self.control.words().slots[claim.slot].accepted.store(now(), std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Lays the result down.
-    pub(crate) fn lay_down(&self, claim: Claim, job: u64, output: &Output) -> Result<(), SegmentError> {
+    /// Lays the result down; false where it does not fit.
+    #[must_use]
+    pub(crate) fn lay_down(&self, claim: Claim, job: u64, output: &Output) -> bool {
         self.outputs.write(claim.slot, job, output)
     }
 
