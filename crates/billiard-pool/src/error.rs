@@ -82,6 +82,11 @@ impl WorkerLost {
     }
 }
 
+/// No value has come in time.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("no value has come in time")]
+pub struct TimedOut;
+
 /// A job that was not accepted, with its argument.
 #[derive(Error)]
 #[error("{error}")]
@@ -105,6 +110,11 @@ impl<A> SubmitError<A> {
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self.error, JobError::Full)
+    }
+
+    /// Whether the pool takes no other either.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self.error, JobError::PoolClosed | JobError::PoolFailed(_) | JobError::Forked(_))
     }
 
     /// The argument, whole.

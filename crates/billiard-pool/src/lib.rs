@@ -66,9 +66,9 @@ pub use billiard_context::{Context, ExitStatus, Fd, Message, Panic, RemoteError,
 #[cfg(not(loom))]
 pub use builder::{Isolation, PoolBuilder};
 #[cfg(not(loom))]
-pub use error::{Error, ErrorKind, JobError, SubmitError, WorkerLost};
+pub use error::{Error, ErrorKind, JobError, SubmitError, TimedOut, WorkerLost};
 #[cfg(not(loom))]
-pub use feed::ImapUnordered;
+pub use feed::{Imap, ImapUnordered};
 #[cfg(not(loom))]
 pub use handle::JobHandle;
 #[cfg(not(loom))]

@@ -20,7 +20,6 @@ use billiard_wire::{
 use crate::{
     builder::PoolBuilder,
     error::{Error, ErrorKind, JobError, SubmitError},
-    feed::{ImapUnordered, map},
     handle::{Cell, JobHandle, RawOutcome},
     job::{How, JobBuilder},
     message::ToWorker,
@@ -555,40 +554,6 @@ impl Pool {
     /// A job with options of its own.
     pub fn job<A: Message, R: Message>(&self, function: fn(A) -> R, argument: A) -> JobBuilder<'_, A, R> {
         JobBuilder::new(&self.shared, function, argument)
-    }
-
-    /// Calls `function` with each item, in many workers at once, and waits for all values, in the order of the items.
-    ///
-    /// The items are taken as the work goes on, so that many need little memory at a time.
-    ///
-    /// # Errors
-    ///
-    /// The first job that failed. Those that have not begun are then cancelled; those that have run on.
-    ///
-    /// # Panics
-    ///
-    /// When the iterator does.
-    pub fn map<I, R>(&self, function: fn(I::Item) -> R, items: I) -> Result<Vec<R>, JobError>
-    where
-        I: IntoIterator,
-        I::Item: Message,
-        R: Message,
-    {
-        map(self, function, items.into_iter())
-    }
-
-    /// Calls `function` with each item, in many workers at once; an iterator over the values as they come.
-    ///
-    /// The items are taken as the values are, in the thread that asks for them: never more than a few ahead, so that the input may be
-    /// endless; but an input that waits for the value of an earlier item would wait for ever. Dropping the iterator cancels the jobs
-    /// that have not begun.
-    pub fn imap_unordered<I, R>(&self, function: fn(I::Item) -> R, items: I) -> ImapUnordered<'_, I::IntoIter, R>
-    where
-        I: IntoIterator,
-        I::Item: Message,
-        R: Message,
-    {
-        ImapUnordered::new(self, function, items.into_iter())
     }
 
     /// How many workers there shall be.

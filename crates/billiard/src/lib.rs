@@ -92,8 +92,9 @@ pub mod sync {
 }
 
 pub use billiard_pool::{
-    Context, Error, ErrorKind, ExitStatus, Fd, ImapUnordered, Isolation, JobBuilder, JobError, JobHandle, Message,
-    Panic, Pool, PoolBuilder, RemoteError, ResourceUsage, SubmitError, WorkerLost, init, init_for_tests,
+    Context, Error, ErrorKind, ExitStatus, Fd, Imap, ImapUnordered, Isolation, JobBuilder, JobError, JobHandle,
+    Message, Panic, Pool, PoolBuilder, RemoteError, ResourceUsage, SubmitError, TimedOut, WorkerLost, init,
+    init_for_tests,
 };
 
 /// The example of the README compiles and runs.

@@ -3,12 +3,13 @@
 use std::{
     fs::File,
     io::Read,
+    panic::AssertUnwindSafe,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 use billiard_connection::Connection;
-use billiard_pool::{Context, ErrorKind, Fd, JobError, JobHandle, Pool, PoolBuilder, RemoteError};
+use billiard_pool::{Context, ErrorKind, Fd, JobError, JobHandle, Pool, PoolBuilder, RemoteError, TimedOut};
 use billiard_test_support::{Watchdog, eventually, is_alive, misdeeds};
 
 fn square(n: u64) -> u64 {
@@ -77,6 +78,87 @@ fn imap_takes_an_endless_input_a_few_items_ahead() {
     let values: Vec<_> = pool.imap_unordered(square, endless).take(100).map(Result::unwrap).collect();
     assert_eq!(values.len(), 100);
     assert!(taken.load(Ordering::Relaxed) < 150, "{taken:?}");
+}
+
+#[test]
+fn imap_keeps_the_order_with_errors_in_their_places() {
+    let _watchdog = Watchdog::start("imap_keeps_the_order_with_errors_in_their_places", 60);
+    let pool = pool(2);
+    let times = [100u64, 1, 50, 0];
+    assert!(pool.imap(sleep_ms, times).map(Result::unwrap).eq(times));
+    assert_eq!(pool.imap(square, []).count(), 0);
+    for (n, value) in (0u64..).zip(pool.imap(odd_panics, 0..300)) {
+        match value {
+            Ok(value) => assert!(n % 2 == 0 && value == n),
+            Err(JobError::Panicked(panic)) => assert!(n % 2 == 1 && panic.message().contains("odd"), "{n}: {panic}"),
+            Err(other) => panic!("{n}: {other}"),
+        }
+    }
+    let taken = AtomicU32::new(0);
+    let endless = (0u64..).inspect(|_| _ = taken.fetch_add(1, Ordering::Relaxed));
+    assert!(pool.imap(square, endless).take(100).map(Result::unwrap).eq((0..100).map(|n| n * n)));
+    assert!(taken.load(Ordering::Relaxed) < 150, "{taken:?}");
+}
+
+#[test]
+fn a_value_that_does_not_come_in_time_comes_later() {
+    let _watchdog = Watchdog::start("a_value_that_does_not_come_in_time_comes_later", 60);
+    let pool = pool(1);
+    let (ours, theirs) = Connection::pair().unwrap();
+    let mut ordered = pool.imap(tells_and_waits, [theirs]);
+    assert_eq!(ordered.next_timeout(Duration::from_millis(20)).unwrap_err(), TimedOut);
+    ours.recv::<()>().unwrap();
+    assert_eq!(ordered.next_timeout(Duration::ZERO).unwrap_err(), TimedOut);
+    ours.send(&5u64).unwrap();
+    assert_eq!(ordered.next_timeout(Duration::from_secs(60)).unwrap().unwrap().unwrap(), 5);
+    assert!(ordered.next_timeout(Duration::ZERO).unwrap().is_none());
+
+    let (ours, theirs) = Connection::pair().unwrap();
+    let mut unordered = pool.imap_unordered(tells_and_waits, [theirs]);
+    assert_eq!(unordered.next_timeout(Duration::from_millis(20)).unwrap_err(), TimedOut);
+    ours.send(&6u64).unwrap();
+    assert_eq!(unordered.next_timeout(Duration::from_secs(60)).unwrap().unwrap().unwrap(), 6);
+    assert!(unordered.next_timeout(Duration::ZERO).unwrap().is_none());
+}
+
+#[test]
+fn an_input_that_panics_leaves_the_pool_whole() {
+    let _watchdog = Watchdog::start("an_input_that_panics_leaves_the_pool_whole", 60);
+    let pool = pool(2);
+    let bad = || (0u64..10).inspect(|&n| assert!(n < 7, "no more"));
+    for _ in 0..3 {
+        let ordered = std::panic::catch_unwind(AssertUnwindSafe(|| pool.imap(square, bad()).count()));
+        let unordered = std::panic::catch_unwind(AssertUnwindSafe(|| pool.imap_unordered(square, bad()).count()));
+        let map = std::panic::catch_unwind(AssertUnwindSafe(|| pool.map(square, bad())));
+        assert!(ordered.is_err() && unordered.is_err() && map.is_err());
+    }
+    assert_eq!(pool.apply(square, 3).unwrap(), 9);
+    pool.join().unwrap();
+}
+
+/// Kills its worker where it is asked to.
+fn dies_at_some(n: u64) -> u64 {
+    if n % 200 == 7 {
+        std::process::abort();
+    }
+    n
+}
+
+#[test]
+fn items_that_kill_their_workers_are_lost_alone_and_in_their_places() {
+    let _watchdog = Watchdog::start("items_that_kill_their_workers_are_lost_alone_and_in_their_places", 120);
+    let pool = pool(2);
+    let mut lost = 0;
+    for (n, value) in (0u64..).zip(pool.imap(dies_at_some, 0..10_000)) {
+        match value {
+            Ok(value) => assert_eq!(value, n),
+            Err(JobError::WorkerLost(_)) if n % 200 == 7 => lost += 1,
+            Err(other) => panic!("{n}: {other}"),
+        }
+    }
+    assert_eq!(lost, 50);
+    let unordered: Vec<_> = pool.imap_unordered(dies_at_some, 0..1_000).collect();
+    assert_eq!((unordered.len(), unordered.iter().filter(|value| value.is_err()).count()), (1_000, 5));
 }
 
 fn says_so(stream: Fd<std::os::unix::net::UnixStream>) {
