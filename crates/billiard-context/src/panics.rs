@@ -112,4 +112,17 @@ mod tests {
         .unwrap_err();
         assert_eq!((panic.message(), panic.location()), ("from elsewhere", None));
     }
+
+    #[test]
+    fn a_panic_of_an_earlier_call_is_not_mistaken_for_another() {
+        assert_eq!(catch(Print::No, || panic::catch_unwind(|| panic!("the same")).is_err()), Ok(true));
+        let panic = catch(Print::No, || panic::resume_unwind(Box::new("the same"))).unwrap_err();
+        assert_eq!((panic.message(), panic.location()), ("the same", None));
+        let outer = catch(Print::No, || {
+            let inner = catch(Print::No, || panic!("inside")).unwrap_err();
+            assert!(inner.location().is_some());
+            panic!("outside")
+        });
+        assert!(outer.unwrap_err().location().is_some());
+    }
 }

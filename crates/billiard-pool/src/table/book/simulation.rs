@@ -265,6 +265,14 @@ impl World {
         let mut ended = Vec::new();
         let control = self.words.control();
         let result = self.book.submit(&control, &self.inputs, &mut new, self.now, &mut ended);
+        if result == Err(Refused::Full) && self.book.free.is_empty() {
+            let all: Vec<_> = (0..self.slots).filter_map(|slot| self.book.ticket(slot)).collect();
+            for ticket in all {
+                let has_callback = self.book.jobs[ticket.slot].as_ref().is_some_and(|job| job.cell.has_callback());
+                let missed = !has_callback && self.book.collect(&self.words.control(), ticket).is_some();
+                assert!(!missed, "job {} is done, and there was no room", ticket.job);
+            }
+        }
         if !self.one_in(8) {
             let _ = self.words.control().rouse();
         }
