@@ -62,7 +62,8 @@ pub fn catch<R>(print: Print, work: impl FnOnce() -> R) -> Result<R, Panic> {
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     CALL.set(outer);
     result.map_err(|payload| {
-        let caught = LAST.take().and_then(|(its, panic)| (its == number).then_some(panic));
+        let last = LAST.try_with(RefCell::take).ok().flatten();
+        let caught = last.and_then(|(its, panic)| (its == number).then_some(panic));
         let message = Panic::message_of(&*payload);
         // A payload may itself panic when it is dropped, with one that does again: there it ends.
         if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {

@@ -71,13 +71,13 @@ thread_local! {
 /// Room for a small value, from one before it where there was one.
 #[inline]
 pub(crate) fn spare_bytes() -> Vec<u8> {
-    SPARE_BYTES.take()
+    SPARE_BYTES.try_with(std::cell::Cell::take).unwrap_or_default()
 }
 
 impl Cell {
     /// An empty one.
     pub(crate) fn empty() -> Arc<Self> {
-        SPARE.take().unwrap_or_default()
+        SPARE.try_with(std::cell::Cell::take).ok().flatten().unwrap_or_default()
     }
 
     /// Keeps one that nothing was laid down in, and that nobody else has, for the next job.
@@ -86,7 +86,7 @@ impl Cell {
             let slot = slot.get_mut().unwrap_or_else(PoisonError::into_inner);
             if !slot.is_ready {
                 slot.waker = None;
-                SPARE.set(Some(cell));
+                let _ = SPARE.try_with(|spare| spare.set(Some(cell))); // at its thread's very end there is none
             }
         }
     }
@@ -261,7 +261,7 @@ impl<R: Message> JobHandle<R> {
             let (bytes, mut received) = outcome?;
             let value = decode(&bytes, &mut received);
             if bytes.capacity() <= MOST_SPARED {
-                SPARE_BYTES.set(bytes);
+                let _ = SPARE_BYTES.try_with(|spare| spare.set(bytes));
             }
             return value;
         }

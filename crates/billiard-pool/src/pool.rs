@@ -390,7 +390,8 @@ impl Shared {
             return Err(SubmitError::new(argument, forked.into()));
         }
         let encoded = Task::new(function).map_err(JobError::ForeignFunction).and_then(|task| {
-            let encoded = codec::encode_into(&argument, SCRATCH.take()).map_err(JobError::ArgumentEncode)?;
+            let encoded = codec::encode_into(&argument, SCRATCH.try_with(std::cell::Cell::take).unwrap_or_default())
+                .map_err(JobError::ArgumentEncode)?;
             Ok((task, encoded))
         });
         let (task, encoded) = match encoded {
@@ -454,7 +455,7 @@ impl Shared {
                     if wake {
                         self.wake();
                     }
-                    SCRATCH.set(new.argument);
+                    let _ = SCRATCH.try_with(|scratch| scratch.set(new.argument)); // at its thread's very end there is none
                     return Ok(ticket);
                 }
                 // On the supervisor's own thread, where wakers of futures and callbacks run, nothing may wait: nobody else would make room.

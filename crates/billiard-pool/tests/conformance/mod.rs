@@ -1,10 +1,15 @@
 //! What a pool promises, whatever isolates its workers: one promise a test. Plain tests, run in parallel.
 
 use std::{
+    cell::RefCell,
     fs::File,
     io::Read,
     panic::AssertUnwindSafe,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -159,6 +164,29 @@ fn items_that_kill_their_workers_are_lost_alone_and_in_their_places() {
     assert_eq!(lost, 50);
     let unordered: Vec<_> = pool.imap_unordered(dies_at_some, 0..1_000).collect();
     assert_eq!((unordered.len(), unordered.iter().filter(|value| value.is_err()).count()), (1_000, 5));
+}
+
+#[test]
+fn a_thread_at_its_very_end_may_use_its_pool() {
+    struct Last(Arc<Pool>, mpsc::Sender<u64>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let caught = std::panic::catch_unwind(AssertUnwindSafe(|| self.0.apply(square, 3).unwrap()));
+            self.1.send(caught.unwrap_or(0)).unwrap();
+        }
+    }
+    thread_local! {
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    }
+    let _watchdog = Watchdog::start("a_thread_at_its_very_end_may_use_its_pool", 60);
+    let pool = Arc::new(pool(1));
+    let (send, receive) = mpsc::channel();
+    let theirs = pool.clone();
+    std::thread::spawn(move || {
+        LAST.set(Some(Last(theirs.clone(), send))); // first, so that it is dropped behind what the pool keeps for a thread
+        theirs.apply(square, 2).unwrap();
+    });
+    assert_eq!(receive.recv().unwrap(), 9);
 }
 
 fn says_so(stream: Fd<std::os::unix::net::UnixStream>) {
