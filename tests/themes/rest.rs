@@ -32,9 +32,11 @@ fn at_rest_nobody_wakes() {
         let pool = Pool::builder().workers(64).isolation(isolation).build().unwrap();
         assert!(eventually(60, || pool.ready_workers() == 64));
         assert_eq!(pool.map(increment, 0..1000).unwrap(), (1..=1000).collect::<Vec<u64>>());
+        // Results that nobody has asked for yet keep nobody awake either.
+        let kept: Vec<_> = (0..10).map(|n| pool.apply_async(increment, n).unwrap()).collect();
         let mut before = sleeps();
         assert!(before > 0);
-        // It comes to rest within some ticks; then half a second must pass without a single one.
+        // It comes to rest within some ticks; then half a second must pass without a single one, and two more.
         assert!(eventually(30, || {
             thread::sleep(Duration::from_millis(500));
             let now = sleeps();
@@ -42,5 +44,8 @@ fn at_rest_nobody_wakes() {
             before = now;
             is_quiet
         }));
+        thread::sleep(Duration::from_secs(2));
+        assert_eq!(sleeps(), before, "{isolation:?}");
+        assert!(kept.into_iter().map(|handle| handle.get().unwrap()).eq(1..=10));
     }
 }

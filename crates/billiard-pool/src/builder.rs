@@ -52,7 +52,7 @@ impl Default for PoolBuilder {
 }
 
 impl PoolBuilder {
-    /// How many worker processes. One for each CPU that this process may use by default, see [`cpu_count`].
+    /// How many worker processes. One for each CPU that this process may use by default, see [`cpu_count`]; under [`Isolation::Shared`] 1,016 at the most.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -64,13 +64,15 @@ impl PoolBuilder {
         self
     }
 
-    /// How long a worker that has to end has between SIGTERM and SIGKILL. 100 ms by default.
+    /// How long a worker that has to end has between SIGTERM and SIGKILL, and so have the processes of its group, which its jobs may have started. 100 ms by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// How many jobs may wait for a worker; who hands in more has to wait. 4,096 by default.
+    /// How many jobs may wait for a worker; who hands in more has to wait. 4,096 by default; under [`Isolation::Shared`], 65,536 and no more with the workers. There, each takes 256 bytes
+    /// for its argument, and as much in each worker for its value, once they are used: arguments up to 224 bytes and values up to 240 need no system call, larger ones and
+    /// descriptors go over a socket.
     pub fn queue_size(mut self, jobs: usize) -> Self {
         self.queue_size = jobs;
         self
@@ -101,8 +103,11 @@ impl PoolBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`] for no workers or no queue; [`ErrorKind::Start`] when this program cannot start processes,
-    /// since `main` does not begin with `init()` for example, or has threads where its context is to fork. Nothing is started then.
+    /// [`ErrorKind::Configuration`] for no workers, no queue, no job for a worker, or more than a job table has room for; [`ErrorKind::Io`] when the kernel refuses memory, a
+    /// thread or descriptors; [`ErrorKind::Start`] when this program cannot start processes,
+    /// since `main` does not begin with `init()` for example, or has threads where its context is to fork. No worker is started then.
+    ///
+    /// A pool whose workers cannot be started, again and again, gives up: its jobs end as [`JobError::PoolFailed`](crate::JobError::PoolFailed).
     pub fn build(mut self) -> Result<Pool, Error> {
         let workers = match self.workers {
             Some(0) => return Err(Error::new(ErrorKind::Configuration, "a pool needs at least one worker")),
@@ -116,7 +121,8 @@ impl PoolBuilder {
         if self.max_tasks == Some(0) {
             return Err(Error::new(ErrorKind::Configuration, "a worker needs to do at least one job"));
         }
-        let (slots, seats) = (self.queue_size.saturating_add(workers), (2 * workers).saturating_add(8).min(MAX_SEATS));
+        let (slots, seats) =
+            (self.queue_size.saturating_add(workers), workers.saturating_mul(2).saturating_add(8).min(MAX_SEATS));
         if self.isolation == Isolation::Shared && (slots > MAX_SLOTS || workers > MAX_SEATS - 8) {
             let message = "a job table has room for 65,536 jobs and 1,016 workers: take fewer, or Isolation::Strict";
             return Err(Error::new(ErrorKind::Configuration, message));

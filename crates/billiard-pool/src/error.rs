@@ -6,7 +6,7 @@ use billiard_context::{ExitStatus, Panic, RemoteError, task::ForeignFunction};
 use billiard_wire::{codec::EncodeError, generation::Forked};
 use thiserror::Error;
 
-/// Why a job has no value. Every job that was accepted ends with its value or with one of these, once.
+/// Why a job has no value. Every job that was accepted ends with its value or with one of these, once; those that were not accepted have one of these at once.
 ///
 /// A job's own `Err` is a value: a task of type `fn(A) -> Result<T, RemoteError>` gives `Ok(Err(…))`.
 #[derive(Debug, Error)]
@@ -36,7 +36,7 @@ pub enum JobError {
     /// It ran, and its value could not be encoded.
     #[error("the value of the job cannot be encoded by the worker: {0}")]
     ResultEncode(RemoteError),
-    /// It ran, and its value cannot be decoded here.
+    /// Its value cannot be decoded here, its descriptors could not be received, or what its worker had to say of it was overwritten by one that ran wild: it has run, or may have.
     #[error("the value of the job cannot be decoded: {0}")]
     ResultDecode(RemoteError),
     /// Its function is not in the main executable.
@@ -69,13 +69,13 @@ impl WorkerLost {
         Self { pid, status }
     }
 
-    /// The worker's pid.
+    /// The worker's pid; 0 where it was lost before that was known.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// How it ended, and what it used: signal or exit code, processor time, peak memory.
+    /// How it ended, and what it used: signal or exit code, processor time, peak memory. Unknown where the helper process that reaps workers was killed or stopped.
     #[must_use]
     pub fn status(&self) -> &ExitStatus {
         &self.status

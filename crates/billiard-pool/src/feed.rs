@@ -27,7 +27,7 @@ const MAP_AHEAD: usize = 1024;
 impl Pool {
     /// Calls `function` with each item, in many workers at once, and waits for all values, in the order of the items.
     ///
-    /// The items are taken as the work goes on, so that many need little memory at a time.
+    /// The items are taken as the work goes on, so that many need little memory at a time; they have to end, and all values are kept.
     ///
     /// # Errors
     ///
@@ -245,7 +245,7 @@ where
     I::Item: Message,
     R: Message,
 {
-    let mut values: Vec<Option<R>> = Vec::with_capacity(items.size_hint().0);
+    let mut values: Vec<Option<R>> = Vec::with_capacity(items.size_hint().0.min(MAP_AHEAD));
     for (index, value) in Feed::new(pool, function, items, MAP_AHEAD) {
         if values.len() <= index {
             values.resize_with(index + 1, || None);

@@ -159,7 +159,7 @@ impl fmt::Debug for Slot {
 
 /// A job that was accepted: it ends with a value or a typed error, whatever happens to its worker.
 ///
-/// A handle is a future too, for any executor. Dropping it detaches the job, which runs on and whose value is lost; so
+/// A handle is a future too, for any executor. Dropping it detaches the job, which runs on, with its callbacks, and whose value is lost; so
 /// does a `select!` that drops it.
 #[must_use = "dropping the handle detaches the job, and its outcome is lost"]
 pub struct JobHandle<R> {
@@ -244,13 +244,15 @@ impl<R> JobHandle<R> {
 impl<R: Message> JobHandle<R> {
     /// Waits for the job's value.
     ///
+    /// Not on the pool's own thread, in a callback or a waker: there it may wait for ever.
+    ///
     /// # Errors
     ///
-    /// Why it has none.
+    /// Any [`JobError`]: why it has none.
     ///
     /// # Panics
     ///
-    /// When the value was taken before, by [`try_get`](Self::try_get).
+    /// When the value was taken before, by [`try_get`](Self::try_get) or as a future.
     pub fn get(self) -> Result<R, JobError> {
         // The shortest way: out of the table, past the cell.
         if let Some(ticket) = self.ticket

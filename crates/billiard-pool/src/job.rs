@@ -50,7 +50,7 @@ impl<A: Message, R: Message> JobBuilder<'_, A, R> {
 
     /// Called with its value when it has one, before its handle is ready.
     ///
-    /// Callbacks run one after the other on the pool's own thread, where nothing may wait: they hand longer work to somebody else. Handing in a job from one is
+    /// Callbacks run one after the other on the pool's own thread, where nothing may wait, for a job least of all: they hand longer work to somebody else. That is where the value is decoded, too. Handing in a job from one is
     /// allowed; where the queue is full, that is an error. One that panics harms nobody: the panic is printed, and the value is there.
     pub fn on_success(mut self, callback: impl FnOnce(&R) + Send + 'static) -> Self {
         self.callbacks.success = Some(Box::new(callback));

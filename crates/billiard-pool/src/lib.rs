@@ -4,7 +4,8 @@
 //! thread-safe, or must be killed on a deadline. A [`Pool`] takes such work, and promises:
 //!
 //! * **One job, one outcome.** Every job that is accepted ends once: with its value, or with a [`JobError`] that says why.
-//! * **A death is a local event.** A worker that crashes, hangs or is killed takes down the job that it ran and no other.
+//! * **A death is a local event.** A worker that crashes, hangs or is killed takes down the job that it ran and no other; for one that overwrites memory at random there
+//!   is [`Isolation::Strict`].
 //! * **Nothing is left behind.** Whoever dies, in whatever order: no process, descriptor or file stays.
 //!
 //! ```no_run
@@ -26,6 +27,8 @@
 //!     Ok(()) // dropping the pool ends its workers
 //! }
 //! ```
+//!
+//! No job is begun twice: one whose worker was lost may have run in part, and is not run again.
 //!
 //! A job is a plain function: one that captures variables could not be called in another process, and does not compile.
 //!

@@ -37,8 +37,8 @@ thread_local! {
 /// Every job that is accepted ends once, with its value or a typed error. A worker that crashes, hangs or is killed takes
 /// down the job that it ran and no other, and another worker takes its place.
 ///
-/// Dropping the pool terminates it: jobs that have not ended end as [`JobError::Terminated`], and no process is left. To let them
-/// finish, [`close`](Pool::close) and [`join`](Pool::join). If the program itself is killed, its workers end with it.
+/// Dropping the pool terminates it: jobs that have not ended end as [`JobError::Terminated`], and no worker is left; it waits for that, the [grace time](PoolBuilder::grace) and little more.
+/// The helper process that starts workers stays until this program ends. To let jobs finish, [`close`](Pool::close) and [`join`](Pool::join). If the program itself is killed, its workers end with it.
 /// In a copy of the program, made by a fork, the pool and its handles refuse: [`JobError::Forked`].
 ///
 /// ```no_run
@@ -528,11 +528,11 @@ impl Pool {
         Self { shared, supervisor: Some(supervisor) }
     }
 
-    /// Calls `function` with `argument` in a worker and waits for its value.
+    /// Calls `function` with `argument` in a worker and waits for its value; before that for room, while the queue is full.
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// Any [`JobError`]: why the job was not accepted, or has no value.
     pub fn apply<A: Message, R: Message>(&self, function: fn(A) -> R, argument: A) -> Result<R, JobError> {
         // This caller looks after it by itself.
         self.shared.submit(self.job(function, argument), How { wait: true, look_after: false })?.get()
@@ -542,8 +542,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the argument when it cannot be encoded or the pool accepts no jobs any more; or, on the pool's own thread,
-    /// where the wakers of futures run and nothing may wait, when the queue is full.
+    /// [`SubmitError`] with the argument: when it cannot be encoded, the function is not in the main executable, the pool accepts no jobs any more or has failed,
+    /// or is another process's; and on the pool's own thread, where callbacks and the wakers of futures run and nothing may wait, when the queue is full.
     pub fn apply_async<A: Message, R: Message>(
         &self,
         function: fn(A) -> R,
@@ -581,7 +581,7 @@ impl Pool {
         self.shared.wake();
     }
 
-    /// Closes the pool and waits until every job has ended and no worker is left.
+    /// Closes the pool and waits until every job has ended and no worker is left. On the pool's own thread, in a callback or a waker, it cannot wait for that, and returns at once.
     ///
     /// # Errors
     ///
@@ -632,7 +632,6 @@ impl fmt::Debug for Pool {
             .field("workers", &self.shared.workers)
             .field("ready_workers", &inner.state.ready_workers())
             .field("jobs", &self.shared.table.as_ref().map_or(inner.jobs.len(), Table::in_flight))
-            .field("queued", &inner.state.queued())
             .finish_non_exhaustive()
     }
 }
