@@ -470,6 +470,13 @@ impl Control<'_> {
         self.seats[seat].word.wake(1);
     }
 
+    /// Whether no seat has anything raised.
+    #[cfg(test)]
+    pub(crate) fn has_clear_seats(&self) -> bool {
+        let is_clear = |seat: &Seat| seat.word.load(Ordering::Relaxed) == 0;
+        self.seats.iter().all(is_clear) && !Self::any(&self.head.idle) && !Self::any(&self.head.searching)
+    }
+
     /// Nobody is in that seat any more.
     pub(crate) fn clear_seat(&self, seat: usize) {
         let (index, mask) = bit(seat);

@@ -557,7 +557,7 @@ impl World {
         assert!(book.jobs.iter().all(Option::is_none) && book.in_flight == 0, "{book:?}");
         assert!(book.supervised.is_empty() && book.mail.is_empty() && book.timers.is_empty(), "{book:?}");
         assert!(book.cancelled.is_empty() && book.doomed.is_empty(), "{book:?}");
-        assert!(book.seats.iter().all(Option::is_none), "{book:?}");
+        assert!(book.seats.iter().all(Option::is_none) && control.has_clear_seats(), "{book:?} {control:?}");
         let free: BTreeSet<_> = book.free.iter().copied().collect();
         assert!(free.len() == self.slots && book.free.len() == self.slots, "{:?}", book.free);
     }
