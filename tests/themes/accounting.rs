@@ -171,6 +171,8 @@ fn a_worker_for_each_job_loses_none() {
             pids.extend(handles.into_iter().map(|handle| handle.get().unwrap()));
         }
         let jobs = pids.len();
+        pids.dedup();
+        assert_eq!(pids.len(), jobs, "no worker does two in a row");
         pids.sort_unstable();
         pids.dedup();
         assert!(pids.len() > jobs - jobs / 100, "a pid may come again, a worker does not: {} of {jobs}", pids.len());

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
-    iter::{Enumerate, Fuse},
+    iter::Fuse,
     pin::Pin,
     sync::{Arc, mpsc},
     task::{Context, Poll, Wake, Waker},
@@ -90,6 +90,51 @@ impl Pool {
     }
 }
 
+/// Items on their way into a pool.
+struct Intake<'p, I: Iterator, R> {
+    pool: &'p Pool,
+    function: fn(I::Item) -> R,
+    items: Fuse<I>,
+    /// An item for which there was no room yet.
+    stalled: Option<I::Item>,
+    /// The pool accepts no more.
+    is_over: bool,
+}
+
+impl<'p, I: Iterator, R> Intake<'p, I, R> {
+    fn new(pool: &'p Pool, function: fn(I::Item) -> R, items: I) -> Self {
+        Self { pool, function, items: items.fuse(), stalled: None, is_over: false }
+    }
+}
+
+impl<I, R> Intake<'_, I, R>
+where
+    I: Iterator,
+    I::Item: Message,
+    R: Message,
+{
+    /// Hands in the next item; none when there is no other, or no room for it now. What `is_alone` waits for room: with something under way there is something
+    /// else to wait for.
+    fn next(&mut self, is_alone: bool) -> Option<Result<JobHandle<R>, JobError>> {
+        if self.is_over {
+            return None;
+        }
+        let item = self.stalled.take().or_else(|| self.items.next())?;
+        let job = self.pool.job(self.function, item);
+        match if is_alone { job.submit() } else { job.try_submit() } {
+            Ok(handle) => Some(Ok(handle)),
+            Err(refused) if refused.is_full() && !is_alone => {
+                self.stalled = Some(refused.into_argument());
+                None
+            }
+            Err(refused) => {
+                self.is_over = refused.is_final();
+                Some(Err(refused.into()))
+            }
+        }
+    }
+}
+
 /// The values of [`Pool::imap_unordered`], as they come.
 ///
 /// An item that cannot be handed in is an error in its place, and the next ones go on; but once the pool accepts no
@@ -145,20 +190,16 @@ impl<I: Iterator, R> fmt::Debug for ImapUnordered<'_, I, R> {
 /// An item that cannot be handed in is an error in its place, and the next ones go on; but once the pool accepts no
 /// more, that is the last of the errors for items that were not handed in yet.
 pub struct Imap<'p, I: Iterator, R> {
-    pool: &'p Pool,
-    function: fn(I::Item) -> R,
-    items: Fuse<I>,
-    /// How many jobs are to be under way; none once the pool accepts no more.
+    intake: Intake<'p, I, R>,
+    /// How many jobs are to be under way.
     ahead: usize,
     under_way: VecDeque<Result<JobHandle<R>, JobError>>,
-    /// An item for which there was no room yet.
-    stalled: Option<I::Item>,
 }
 
 impl<'p, I: Iterator, R> Imap<'p, I, R> {
     pub(crate) fn new(pool: &'p Pool, function: fn(I::Item) -> R, items: I) -> Self {
         let ahead = AHEAD * pool.workers();
-        Self { pool, function, items: items.fuse(), ahead, under_way: VecDeque::new(), stalled: None }
+        Self { intake: Intake::new(pool, function, items), ahead, under_way: VecDeque::new() }
     }
 }
 
@@ -177,22 +218,8 @@ where
     fn fill(&mut self) {
         // What is there comes before what may have to be waited for.
         while self.under_way.len() < self.ahead && !self.is_ready() {
-            let Some(item) = self.stalled.take().or_else(|| self.items.next()) else { return };
-            let job = self.pool.job(self.function, item);
-            // With something under way there is something else to wait for than room in the queue.
-            let submitted = if self.under_way.is_empty() { job.submit() } else { job.try_submit() };
-            match submitted {
-                Err(refused) if refused.is_full() && !self.under_way.is_empty() => {
-                    self.stalled = Some(refused.into_argument());
-                    return;
-                }
-                submitted => {
-                    if submitted.as_ref().is_err_and(|refused| refused.is_final()) {
-                        self.ahead = 0;
-                    }
-                    self.under_way.push_back(submitted.map_err(JobError::from));
-                }
-            }
+            let Some(submitted) = self.intake.next(self.under_way.is_empty()) else { return };
+            self.under_way.push_back(submitted);
         }
     }
 
@@ -257,14 +284,12 @@ where
 
 /// Hands items in and gives values out with their index, as they come.
 struct Feed<'p, I: Iterator, R> {
-    pool: &'p Pool,
-    function: fn(I::Item) -> R,
-    items: Fuse<Enumerate<I>>,
-    /// How many jobs are to be under way; none once the pool accepts no more.
+    intake: Intake<'p, I, R>,
+    /// How many items were handed in, or could not be: the index of the next.
+    count: usize,
+    /// How many jobs are to be under way.
     ahead: usize,
     under_way: HashMap<usize, JobHandle<R>>,
-    /// An item for which there was no room yet.
-    stalled: Option<(usize, I::Item)>,
     tell: mpsc::Sender<usize>,
     ready: mpsc::Receiver<usize>,
 }
@@ -287,16 +312,8 @@ impl Wake for Notice {
 impl<'p, I: Iterator, R> Feed<'p, I, R> {
     fn new(pool: &'p Pool, function: fn(I::Item) -> R, items: I, ahead: usize) -> Self {
         let (tell, ready) = mpsc::channel();
-        Self {
-            pool,
-            function,
-            items: items.enumerate().fuse(),
-            ahead,
-            under_way: HashMap::new(),
-            stalled: None,
-            tell,
-            ready,
-        }
+        let intake = Intake::new(pool, function, items);
+        Self { intake, count: 0, ahead, under_way: HashMap::new(), tell, ready }
     }
 }
 
@@ -326,22 +343,12 @@ where
             if let Some(ready) = self.ready.try_recv().ok().and_then(|index| self.take(index)) {
                 return Ok(Some(ready));
             }
-            let Some((index, item)) = self.stalled.take().or_else(|| self.items.next()) else { break };
-            let job = self.pool.job(self.function, item);
-            // With something under way there is something else to wait for than room in the queue.
-            let submitted = if self.under_way.is_empty() { job.submit() } else { job.try_submit() };
+            let Some(submitted) = self.intake.next(self.under_way.is_empty()) else { break };
+            let index = self.count;
+            self.count += 1;
             let mut handle = match submitted {
                 Ok(handle) => handle,
-                Err(refused) if refused.is_full() && !self.under_way.is_empty() => {
-                    self.stalled = Some((index, refused.into_argument()));
-                    break;
-                }
-                Err(refused) => {
-                    if refused.is_final() {
-                        self.ahead = 0;
-                    }
-                    return Ok(Some((index, Err(refused.into()))));
-                }
+                Err(error) => return Ok(Some((index, Err(error)))),
             };
             let waker = Waker::from(Arc::new(Notice { index, tell: self.tell.clone() }));
             match Pin::new(&mut handle).poll(&mut Context::from_waker(&waker)) {
@@ -364,7 +371,7 @@ where
 
 impl<I: Iterator, R: Message> Feed<'_, I, R> {
     /// The value of item `index`, whose job is ready.
-    fn take(&mut self, index: usize) -> Option<(usize, Result<R, JobError>)> {
+    fn take(&mut self, index: usize) -> Option<Indexed<R>> {
         let value = self.under_way.get_mut(&index)?.try_get()?;
         self.under_way.remove(&index);
         Some((index, value))

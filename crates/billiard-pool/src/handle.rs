@@ -64,14 +64,22 @@ const MOST_SPARED: usize = 4096;
 thread_local! {
     /// A cell that was not needed: the next job of this thread has it.
     static SPARE: std::cell::Cell<Option<Arc<Cell>>> = const { std::cell::Cell::new(None) };
-    /// The room of a value that was decoded: the next value of this thread has it.
+    /// The room of an argument that was handed in, or of a value that was decoded: the next one of this thread has it.
     static SPARE_BYTES: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
 }
 
-/// Room for a small value, from one before it where there was one.
+/// Room for an argument or a value, from one before it where there was one.
 #[inline]
 pub(crate) fn spare_bytes() -> Vec<u8> {
     SPARE_BYTES.try_with(std::cell::Cell::take).unwrap_or_default()
+}
+
+/// Keeps room for the next one.
+#[inline]
+pub(crate) fn keep_bytes(bytes: Vec<u8>) {
+    if bytes.capacity() <= MOST_SPARED {
+        let _ = SPARE_BYTES.try_with(|spare| spare.set(bytes)); // at its thread's very end there is none
+    }
 }
 
 impl Cell {
@@ -260,12 +268,7 @@ impl<R: Message> JobHandle<R> {
             && let Some(outcome) = self.pool.fetch(ticket, &self.cell)
         {
             Cell::spare(self.cell);
-            let (bytes, mut received) = outcome?;
-            let value = decode(&bytes, &mut received);
-            if bytes.capacity() <= MOST_SPARED {
-                let _ = SPARE_BYTES.try_with(|spare| spare.set(bytes));
-            }
-            return value;
+            return decode_outcome(outcome);
         }
         self.wait();
         self.take().expect("the value was not taken by `try_get` before")
@@ -292,8 +295,12 @@ impl<R: Message> JobHandle<R> {
 }
 
 /// The outcome with its value decoded.
+#[inline]
 pub(crate) fn decode_outcome<R: Message>(outcome: RawOutcome) -> Result<R, JobError> {
-    outcome.and_then(|(bytes, mut received)| decode(&bytes, &mut received))
+    let (bytes, mut received) = outcome?;
+    let value = decode(&bytes, &mut received);
+    keep_bytes(bytes);
+    value
 }
 
 /// In the thread that asks for the value: decoding runs code of the user's types.

@@ -20,17 +20,12 @@ use billiard_wire::{
 use crate::{
     builder::PoolBuilder,
     error::{Error, ErrorKind, JobError, SubmitError},
-    handle::{Cell, JobHandle, RawOutcome},
+    handle::{Cell, JobHandle, RawOutcome, keep_bytes, spare_bytes},
     job::{How, JobBuilder},
     message::ToWorker,
     state::{Action, Effects, Event, JobId, State, Verdict},
     table::{Ended, Look, NewJob, Refused, Stopped, Table, Ticket},
 };
-
-thread_local! {
-    /// Where arguments are encoded: those that fit into a record are copied from here.
-    static SCRATCH: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
-}
 
 /// A pool of worker processes.
 ///
@@ -390,8 +385,7 @@ impl Shared {
             return Err(SubmitError::new(argument, forked.into()));
         }
         let encoded = Task::new(function).map_err(JobError::ForeignFunction).and_then(|task| {
-            let encoded = codec::encode_into(&argument, SCRATCH.try_with(std::cell::Cell::take).unwrap_or_default())
-                .map_err(JobError::ArgumentEncode)?;
+            let encoded = codec::encode_into(&argument, spare_bytes()).map_err(JobError::ArgumentEncode)?;
             Ok((task, encoded))
         });
         let (task, encoded) = match encoded {
@@ -455,7 +449,7 @@ impl Shared {
                     if wake {
                         self.wake();
                     }
-                    let _ = SCRATCH.try_with(|scratch| scratch.set(new.argument)); // at its thread's very end there is none
+                    keep_bytes(new.argument);
                     return Ok(ticket);
                 }
                 // On the supervisor's own thread, where wakers of futures and callbacks run, nothing may wait: nobody else would make room.

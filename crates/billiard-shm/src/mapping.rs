@@ -75,7 +75,6 @@ impl Mapping {
     /// # Panics
     ///
     /// When they are not inside.
-    #[inline]
     #[track_caller]
     fn range(&self, offset: usize, len: usize) -> NonNull<u8> {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "a place outside the mapping");
@@ -92,7 +91,6 @@ impl Mapping {
     }
 
     /// As many words from `offset` on, which is a multiple of eight.
-    #[inline]
     fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
         let first = self.range(offset, 8 * count).cast::<AtomicU64>();
         assert!(first.is_aligned(), "a word between two words");
@@ -101,14 +99,12 @@ impl Mapping {
     }
 
     /// As many bytes from `offset` on.
-    #[inline]
     fn bytes(&self, offset: usize, count: usize) -> &[AtomicU8] {
         // SAFETY: as in `word`; there is no alignment.
         unsafe { std::slice::from_raw_parts(self.range(offset, count).cast().as_ptr(), count) }
     }
 
     /// Copies out of the memory, eight bytes at a time where it can.
-    #[inline]
     pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
         let (words, tail) = split(offset, into.len());
         let (head, rest) = into.split_at_mut(words);
@@ -130,7 +126,6 @@ impl Mapping {
     }
 
     /// Copies into the memory, eight bytes at a time where it can.
-    #[inline]
     pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
         let (words, tail) = split(offset, from.len());
         let copy = |bytes: &[u8], offset| {
@@ -150,7 +145,6 @@ impl Mapping {
 }
 
 /// Where, in `len` bytes at `offset`, the whole words begin, and where they end.
-#[inline]
 fn split(offset: usize, len: usize) -> (usize, usize) {
     let head = (offset.next_multiple_of(8) - offset).min(len);
     (head, head + (len - head) / 8 * 8)

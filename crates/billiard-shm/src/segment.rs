@@ -347,7 +347,6 @@ impl Segment {
     /// # Errors
     ///
     /// [`SegmentError::OutOfBounds`], [`SegmentError::Forked`].
-    #[inline]
     pub fn read(&self, offset: usize, into: &mut [u8]) -> Result<(), SegmentError> {
         self.check_usable()?;
         self.bounds(offset, into.len())?;
@@ -360,7 +359,6 @@ impl Segment {
     /// # Errors
     ///
     /// [`SegmentError::OutOfBounds`], [`SegmentError::ReadOnly`], [`SegmentError::Forked`].
-    #[inline]
     pub fn write(&self, offset: usize, from: &[u8]) -> Result<(), SegmentError> {
         self.check_usable()?;
         if !self.0.writable {
@@ -408,7 +406,6 @@ impl Segment {
         }
     }
 
-    #[inline]
     fn bounds(&self, offset: usize, len: usize) -> Result<(), SegmentError> {
         match offset.checked_add(len) {
             Some(end) if end <= self.len() => Ok(()),

@@ -29,7 +29,7 @@ unsafe impl Sync for Records {}
 impl Records {
     /// The records in a segment, which is long enough for `count` of them.
     pub(super) fn new(segment: Segment, count: usize) -> Result<Self, SegmentError> {
-        let first = segment.address(0, count * RECORD, RECORD.min(64))?.cast();
+        let first = segment.address(0, count * RECORD, align_of::<AtomicU64>())?.cast();
         Ok(Self { segment, first, count })
     }
 
@@ -63,8 +63,7 @@ impl Records {
             word.store(value, Ordering::Relaxed);
         }
         let (whole, last) = bytes.as_chunks::<WORD>();
-        let mut words = rest.iter();
-        for (word, bytes) in words.by_ref().zip(whole) {
+        for (word, bytes) in rest.iter().zip(whole) {
             word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
         }
         if !last.is_empty()
