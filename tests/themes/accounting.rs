@@ -225,6 +225,26 @@ fn callbacks_run_on_the_pools_own_thread_and_nothing_waits_there() {
 }
 
 #[test]
+fn a_pool_is_joined_while_others_collect() {
+    let _watchdog = Watchdog::start("a_pool_is_joined_while_others_collect", patience(120));
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        for mut random in rounds("a_pool_is_joined_while_others_collect", 100, 0.1) {
+            let pool = Pool::builder().workers(1).isolation(isolation).build().unwrap();
+            let handles: Vec<_> = (0..5).map(|n| pool.apply_async(increment, n).unwrap()).collect();
+            let pause = Duration::from_micros(random.below(200));
+            let collector = thread::spawn(move || {
+                handles.into_iter().for_each(|handle| {
+                    busy_for(pause.as_micros() as u64);
+                    handle.get().unwrap();
+                });
+            });
+            pool.join().unwrap();
+            collector.join().unwrap();
+        }
+    }
+}
+
+#[test]
 fn callbacks_see_the_outcome_before_the_handle_is_ready_and_may_hand_in_more() {
     let _watchdog = Watchdog::start("callbacks_see_the_outcome_before_the_handle_is_ready_and_may_hand_in_more", 120);
     for isolation in [Isolation::Shared, Isolation::Strict] {

@@ -320,13 +320,13 @@ impl<R: Message> Future for JobHandle<R> {
     /// When the value was taken before.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.pool.is_here().is_ok() && !self.settle() {
+            // Cloned before the lock is taken, and the one before dropped behind it: both may run anything.
+            let waker = context.waker().clone();
             let mut slot = self.cell.slot();
             if !slot.is_ready {
-                match &mut slot.waker {
-                    Some(waker) => waker.clone_from(context.waker()),
-                    waker => *waker = Some(context.waker().clone()),
-                }
+                let before = slot.waker.replace(waker);
                 drop(slot);
+                drop(before);
                 let Some(ticket) = self.ticket else { return Poll::Pending };
                 self.pool.supervise(ticket);
                 if !self.settle() {

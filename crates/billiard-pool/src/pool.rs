@@ -242,8 +242,18 @@ impl Shared {
             && table.look(ticket) == Look::Done
             && !cell.has_callback()
         {
-            self.finish(table.collect(ticket));
+            self.finish(self.take(table, ticket));
         }
+    }
+
+    /// The outcome of a job that is done, out of the table. It may be the last that a closing pool waits for.
+    #[inline]
+    fn take(&self, table: &Table, ticket: Ticket) -> Option<Ended> {
+        let ended = table.collect(ticket);
+        if ended.is_some() && table.is_closed() {
+            self.wake();
+        }
+        ended
     }
 
     /// Waits until a job is no longer pending in the table; false when it still is at the deadline. Its outcome is in its cell then, or on the way there.
@@ -273,7 +283,7 @@ impl Shared {
         loop {
             match table.look(ticket) {
                 Look::Gone => return Waited::Elsewhere,
-                Look::Done => match table.collect(ticket) {
+                Look::Done => match self.take(table, ticket) {
                     Some(ended) => return Waited::Done(ended),
                     None => {
                         // Somebody else has it; or a part of it comes by mail, which the supervisor brings.

@@ -2,7 +2,10 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +45,8 @@ pub(crate) struct Table {
     control: ControlMemory,
     inputs: Inputs,
     book: Mutex<Book>,
+    /// As the book has it: written with its lock held, so that who has collected from a closed book finds it raised.
+    is_closed: AtomicBool,
 }
 
 /// What a caller finds who looks for its job.
@@ -63,6 +68,7 @@ impl Table {
             control: ControlMemory::create(shape)?,
             inputs: Inputs::create(shape)?,
             book: Mutex::new(Book::new(slots, seats)),
+            is_closed: AtomicBool::new(false),
         })
     }
 
@@ -196,8 +202,17 @@ impl Table {
     }
 
     pub(crate) fn close(&self) {
-        self.book().close(&self.control.words());
+        let mut book = self.book();
+        book.close(&self.control.words());
+        self.is_closed.store(true, Ordering::Relaxed);
+        drop(book);
         self.give_room();
+    }
+
+    /// Whether it accepts no more: who collects then tells the supervisor, since that may have been the last.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn end_all(&self, why: impl Fn() -> JobError, ended: &mut Vec<Ended>) {
