@@ -2,17 +2,16 @@
 //! `cargo xtask verify accounting` goes on for longer.
 
 use std::{
-    fs,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread,
     time::{Duration, Instant},
 };
 
-use billiard::{Isolation, JobError, JobHandle, Pool, PoolBuilder};
+use billiard::{Isolation, JobError, Pool, PoolBuilder};
 use billiard_test_support::{Random, Watchdog, descendants, eventually, patience, rounds, state};
 
 billiard::init_for_tests!();
@@ -72,43 +71,6 @@ fn more_jobs_than_the_table_holds_are_got_in_any_order_by_one_thread() {
         let (n, handle) = handles.swap_remove(random.below(handles.len() as u64) as usize);
         assert_eq!(handle.get().unwrap(), n + 1);
     }
-}
-
-#[test]
-fn whoever_hands_in_more_than_the_table_holds_waits_and_nothing_grows() {
-    let _watchdog = Watchdog::start("whoever_hands_in_more_than_the_table_holds_waits_and_nothing_grows", 300);
-    const SLOTS: usize = 1000;
-    let jobs: u64 = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
-    let pool = builder(2).queue_size(SLOTS).build().unwrap();
-    let pids = workers(&pool, 2);
-    pids.iter().for_each(|&pid| signal(pid, libc::SIGSTOP));
-    assert!(eventually(30, || pids.iter().all(|&pid| state(pid) == Some('T'))));
-    let handed_in = AtomicU64::new(0);
-    let (send, receive) = mpsc::channel::<(u64, JobHandle<u64>)>();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let send = send;
-            for n in 0..jobs {
-                send.send((n, pool.apply_async(increment, n).unwrap())).unwrap();
-                handed_in.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        assert!(eventually(60, || handed_in.load(Ordering::Relaxed) == SLOTS as u64 + 2));
-        let before = resident();
-        assert!(pool.job(increment, 0).try_submit().unwrap_err().is_full());
-        thread::sleep(Duration::from_millis(100)); // nothing is to happen meanwhile
-        assert_eq!(handed_in.load(Ordering::Relaxed), SLOTS as u64 + 2, "it waits");
-        assert!(resident() < before + 1024, "in KiB: {before} before, {} now", resident());
-        pids.iter().for_each(|&pid| signal(pid, libc::SIGCONT));
-        let all = receive.iter().map(|(n, handle)| u64::from(handle.get().unwrap() == n + 1)).sum::<u64>();
-        assert_eq!(all, jobs);
-    });
-}
-
-/// What this process has in memory, in KiB.
-fn resident() -> u64 {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4
 }
 
 #[test]
@@ -282,5 +244,158 @@ fn callbacks_see_the_outcome_before_the_handle_is_ready_and_may_hand_in_more() {
         assert!(told.recv().unwrap().contains("cancelled"));
         blockers.into_iter().for_each(|handle| assert_eq!(handle.get().unwrap(), 200_000));
         Arc::into_inner(pool).expect("the callbacks are gone").join().unwrap();
+    }
+}
+
+fn die(_: ()) {
+    // SAFETY: this worker alone.
+    unsafe { libc::kill(std::process::id() as i32, libc::SIGKILL) };
+    forever(());
+}
+
+#[test]
+fn a_death_is_noticed_while_the_pools_own_thread_is_never_idle() {
+    let _watchdog = Watchdog::start("a_death_is_noticed_while_the_pools_own_thread_is_never_idle", 60);
+    fn again(pool: &Arc<Pool>, is_over: &Arc<AtomicBool>, rounds: &Arc<AtomicU64>) {
+        let (more, over, count) = (pool.clone(), is_over.clone(), rounds.clone());
+        let job = pool.job(increment, 1).on_success(move |_| {
+            busy_for(3_000); // meanwhile the next one is done
+            count.fetch_add(1, Ordering::Relaxed);
+            if !over.load(Ordering::Relaxed) {
+                again(&more, &over, &count);
+            }
+        });
+        drop(job.submit().unwrap());
+    }
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Arc::new(Pool::builder().workers(2).isolation(isolation).build().unwrap());
+        let (is_over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        (0..8).for_each(|_| again(&pool, &is_over, &count));
+        assert!(eventually(30, || count.load(Ordering::Relaxed) > 20));
+        let mut victim = pool.apply_async(die, ()).unwrap();
+        let (noticed, before) = (eventually(20, || victim.is_ready()), count.load(Ordering::Relaxed));
+        is_over.store(true, Ordering::Relaxed);
+        assert!(noticed, "{isolation:?}: {before} callbacks have run");
+        assert!(matches!(victim.try_get(), Some(Err(JobError::WorkerLost(_)))));
+        let mut pool = Some(pool);
+        assert!(eventually(30, || match Arc::try_unwrap(pool.take().unwrap()) {
+            Ok(alone) => alone.join().is_ok(),
+            Err(shared) => {
+                pool = Some(shared);
+                false
+            }
+        }));
+    }
+}
+
+#[test]
+fn callbacks_that_cancel_do_not_run_those_of_others_inside() {
+    let _watchdog = Watchdog::start("callbacks_that_cancel_do_not_run_those_of_others_inside", 60);
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Arc::new(Pool::builder().workers(1).isolation(isolation).build().unwrap());
+        let (depth, ran) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let blocker = pool.apply_async(forever, ()).unwrap();
+        // Each cancels the one behind it.
+        let mut next: Option<billiard::JobHandle<u64>> = None;
+        for _ in 0..100 {
+            let (depth, ran, behind) = (depth.clone(), ran.clone(), next.take());
+            let job = pool.job(increment, 1).on_error(move |_| {
+                assert_eq!(depth.fetch_add(1, Ordering::Relaxed), 0, "one after the other");
+                if let Some(behind) = behind {
+                    assert!(behind.cancel());
+                }
+                depth.fetch_sub(1, Ordering::Relaxed);
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+            next = Some(job.submit().unwrap());
+        }
+        assert!(next.take().unwrap().cancel());
+        assert!(eventually(30, || ran.load(Ordering::Relaxed) == 100), "{isolation:?}: {ran:?}");
+        assert!(blocker.terminate());
+    }
+}
+
+/// Panics when it is dropped, in the pool's own process alone.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Unruly(u32);
+
+impl Drop for Unruly {
+    fn drop(&mut self) {
+        assert_ne!(self.0, std::process::id(), "as planned");
+    }
+}
+
+fn unruly(pid: u32) -> Unruly {
+    Unruly(pid)
+}
+
+#[test]
+fn a_value_that_panics_when_it_is_dropped_harms_no_other_job() {
+    let _watchdog = Watchdog::start("a_value_that_panics_when_it_is_dropped_harms_no_other_job", 60);
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Pool::builder().workers(1).isolation(isolation).build().unwrap();
+        let ((tell, told), (dropped, is_dropped)) = (mpsc::channel(), mpsc::channel());
+        let payload = std::process::id();
+        let job = pool.job(unruly, payload).on_success(move |_| {
+            is_dropped.recv().unwrap();
+            tell.send(()).unwrap();
+            std::panic::panic_any(Unruly(payload));
+        });
+        drop(job.submit().unwrap()); // so that the pool's own thread drops the value
+        dropped.send(()).unwrap();
+        told.recv().unwrap();
+        assert_eq!(pool.apply(increment, 1).unwrap(), 2, "{isolation:?}");
+        let seen = pool.job(increment, 1).on_success(|_| {}).submit().unwrap();
+        assert_eq!(seen.get().unwrap(), 2, "{isolation:?}: callbacks still run");
+        pool.join().unwrap();
+    }
+}
+
+#[test]
+fn a_value_is_waited_for_no_longer_than_asked_where_others_have_filled_the_queue() {
+    let _watchdog =
+        Watchdog::start("a_value_is_waited_for_no_longer_than_asked_where_others_have_filled_the_queue", 60);
+    let wait = Duration::from_millis(20);
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Pool::builder().workers(1).queue_size(1).isolation(isolation).build().unwrap();
+        let blocker = pool.apply_async(forever, ()).unwrap();
+        let fill = || {
+            let mut others = Vec::new();
+            assert!(eventually(30, || {
+                others.extend(pool.job(increment, 1).try_submit());
+                // The first has begun when the queue stays full with no more than one in it.
+                others.len() <= 2 && pool.job(increment, 1).try_submit().is_err_and(|refused| refused.is_full())
+            }));
+            others
+        };
+        let others = fill();
+        let (mut ordered, mut unordered) = (pool.imap(increment, 0..3), pool.imap_unordered(increment, 0..3));
+        for _ in 0..2 {
+            assert!(ordered.next_timeout(wait).is_err(), "{isolation:?}");
+            assert!(unordered.next_timeout(wait).is_err(), "{isolation:?}");
+        }
+        assert!(blocker.terminate());
+        assert_eq!(ordered.map(Result::unwrap).collect::<Vec<_>>(), [1, 2, 3], "nothing is lost");
+        let mut values: Vec<_> = unordered.map(Result::unwrap).collect();
+        values.sort_unstable();
+        assert_eq!(values, [1, 2, 3]);
+        others.into_iter().for_each(|handle| assert_eq!(handle.get().unwrap(), 2));
+    }
+}
+
+#[test]
+fn no_limit_ends_a_job_that_waits() {
+    let _watchdog = Watchdog::start("no_limit_ends_a_job_that_waits", 60);
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Pool::builder().workers(1).isolation(isolation).build().unwrap();
+        let blocker = pool.apply_async(forever, ()).unwrap();
+        let limits = [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1)];
+        let waiting = limits.map(|limit| pool.job(forever, ()).timeout(limit).submit().unwrap());
+        assert!(!waiting[0].wait_timeout(Duration::from_millis(100)), "{isolation:?}");
+        assert!(waiting.iter().all(|handle| !handle.is_ready()), "{isolation:?}");
+        assert!(blocker.terminate());
+        for (handle, limit) in waiting.into_iter().zip(limits) {
+            assert!(matches!(handle.get(), Err(JobError::TimeLimitExceeded(its)) if its == limit), "{isolation:?}");
+        }
     }
 }

@@ -1,9 +1,18 @@
 //! What a pool takes it gives back. Alone in its program, since it counts what the program has.
 
-use billiard::Pool;
+use std::{
+    fs::File,
+    sync::{Mutex, PoisonError},
+};
+
+use billiard::{Isolation, Pool};
+use billiard_context::Fd;
 use billiard_test_support::{Census, Watchdog, eventually};
 
 billiard::init_for_tests!();
+
+/// One test at a time counts.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn double(n: u64) -> u64 {
     n * 2
@@ -35,6 +44,7 @@ fn use_a_pool(round: u64) {
 
 #[test]
 fn a_thousand_pools_leave_what_the_first_left() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let _watchdog = Watchdog::start("a_thousand_pools_leave_what_the_first_left", 110);
     use_a_pool(1);
     let mut first = Census::take();
@@ -44,4 +54,25 @@ fn a_thousand_pools_leave_what_the_first_left() {
     }));
     (0..1000).for_each(use_a_pool);
     assert!(eventually(10, || Census::take() == first), "first {first:?}, now {:?}", Census::take());
+}
+
+fn open(_: u64) -> Fd {
+    Fd::new(File::open("/dev/null").unwrap().into())
+}
+
+#[test]
+fn results_with_descriptors_that_nobody_wants_are_closed() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _watchdog = Watchdog::start("results_with_descriptors_that_nobody_wants_are_closed", 60);
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Pool::builder().workers(2).isolation(isolation).build().unwrap();
+        assert!(eventually(30, || pool.ready_workers() == 2));
+        let before = Census::take();
+        (0..10_000).for_each(|n| drop(pool.apply_async(open, n).unwrap()));
+        for _ in 0..100 {
+            assert_eq!(pool.apply(double, 1).unwrap(), 2);
+        }
+        assert!(eventually(10, || Census::take() == before), "{isolation:?}: {before:?}, now {:?}", Census::take());
+        pool.join().unwrap();
+    }
 }

@@ -16,6 +16,7 @@ use billiard_shm::futex::Deadline;
 use crate::{
     error::{JobError, TimedOut},
     handle::JobHandle,
+    job::Room,
     pool::Pool,
 };
 
@@ -113,17 +114,18 @@ where
     I::Item: Message,
     R: Message,
 {
-    /// Hands in the next item; none when there is no other, or no room for it now. What `is_alone` waits for room: with something under way there is something
-    /// else to wait for.
-    fn next(&mut self, is_alone: bool) -> Option<Result<JobHandle<R>, JobError>> {
+    /// Hands in the next item; none when there is no other, or no room for it. What `is_alone` waits for room, until `deadline`: with something under way there
+    /// is something else to wait for.
+    fn next(&mut self, is_alone: bool, deadline: Option<Deadline>) -> Option<Result<JobHandle<R>, JobError>> {
         if self.is_over {
             return None;
         }
         let item = self.stalled.take().or_else(|| self.items.next())?;
         let job = self.pool.job(self.function, item);
-        match if is_alone { job.submit() } else { job.try_submit() } {
+        let room = if is_alone { deadline.map_or(Room::Forever, Room::Until) } else { Room::Never };
+        match job.submit_where(room) {
             Ok(handle) => Some(Ok(handle)),
-            Err(refused) if refused.is_full() && !is_alone => {
+            Err(refused) if refused.is_full() && !matches!(room, Room::Forever) => {
                 self.stalled = Some(refused.into_argument());
                 None
             }
@@ -215,12 +217,17 @@ where
     }
 
     /// Hands items in, as long as there is nothing better to do.
-    fn fill(&mut self) {
+    fn fill(&mut self, deadline: Option<Deadline>) {
         // What is there comes before what may have to be waited for.
         while self.under_way.len() < self.ahead && !self.is_ready() {
-            let Some(submitted) = self.intake.next(self.under_way.is_empty()) else { return };
+            let Some(submitted) = self.intake.next(self.under_way.is_empty(), deadline) else { return };
             self.under_way.push_back(submitted);
         }
+    }
+
+    /// The value of the first item under way.
+    fn pop(&mut self) -> Option<Result<R, JobError>> {
+        self.under_way.pop_front().map(|first| first?.get())
     }
 
     /// As `next`, but waits no longer than `timeout` for the value. The input is taken as by `next`: for as long as that itself waits, so does this.
@@ -229,10 +236,12 @@ where
     ///
     /// [`TimedOut`] when the value has not come in time. Nothing is lost: the next call waits for the same.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Result<R, JobError>>, TimedOut> {
-        self.fill();
+        let deadline = Deadline::after(timeout);
+        self.fill(Some(deadline));
         match self.under_way.front() {
-            Some(Ok(first)) if !first.wait_timeout(timeout) => Err(TimedOut),
-            _ => Ok(self.next()),
+            Some(Ok(first)) if !first.wait_timeout(deadline.remaining()) => Err(TimedOut),
+            None if self.intake.stalled.is_some() => Err(TimedOut),
+            _ => Ok(self.pop()),
         }
     }
 }
@@ -246,8 +255,8 @@ where
     type Item = Result<R, JobError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.fill();
-        self.under_way.pop_front().map(|first| first?.get())
+        self.fill(None);
+        self.pop()
     }
 }
 
@@ -343,7 +352,7 @@ where
             if let Some(ready) = self.ready.try_recv().ok().and_then(|index| self.take(index)) {
                 return Ok(Some(ready));
             }
-            let Some(submitted) = self.intake.next(self.under_way.is_empty()) else { break };
+            let Some(submitted) = self.intake.next(self.under_way.is_empty(), deadline) else { break };
             let index = self.count;
             self.count += 1;
             let mut handle = match submitted {
@@ -365,7 +374,7 @@ where
                 return Ok(Some(ready));
             }
         }
-        Ok(None)
+        if self.intake.stalled.is_some() { Err(TimedOut) } else { Ok(None) }
     }
 }
 

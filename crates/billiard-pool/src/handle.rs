@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::Future,
     marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -153,9 +154,16 @@ impl Cell {
             slot.waker.take()
         };
         if let Some(waker) = waker {
-            // Outside the lock, since it may run anything; and whatever that does, it is not this thread's affair.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+            guard(|| waker.wake()); // outside the lock, since it may run anything
         }
+    }
+}
+
+/// Runs what belongs to somebody else: whatever it does, it is not this thread's affair. A panic was printed, and what it was thrown with may panic
+/// again when it is dropped, so that it is not.
+pub(crate) fn guard(run: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+        std::mem::forget(payload);
     }
 }
 
@@ -215,14 +223,14 @@ impl<R> JobHandle<R> {
         self.pool.is_here().is_ok() && self.settle()
     }
 
-    /// Waits until it has ended. In a copy of the pool's process there is nothing to wait for: it returns at once.
+    /// Waits until it has ended; not on the pool's own thread, as [`get`](Self::get). In a copy of the pool's process there is nothing to wait for: it returns at once.
     pub fn wait(&self) {
         if self.pool.is_here().is_ok() {
             self.wait_until(None);
         }
     }
 
-    /// Waits until it has ended, but no longer than `timeout`; whether it has.
+    /// Waits until it has ended, but no longer than `timeout`; whether it has. On the pool's own thread that is time in which the pool stands still.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.pool.is_here().is_ok() && self.wait_until(Some(Deadline::after(timeout)))

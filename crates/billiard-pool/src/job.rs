@@ -1,25 +1,47 @@
 //! A job before it is handed in, and what is told of it.
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use billiard_context::Message;
+use billiard_shm::futex::Deadline;
 
 use crate::{
     error::{JobError, SubmitError},
-    handle::{Callback, JobHandle, decode_outcome},
+    handle::{Callback, JobHandle, decode_outcome, guard},
     pool::Shared,
 };
+
+/// How long a caller waits for room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Room {
+    Never,
+    Until(Deadline),
+    Forever,
+}
+
+impl Room {
+    /// Whether there is time left.
+    pub(crate) fn waits(self) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Until(deadline) => !deadline.has_passed(),
+            Self::Forever => true,
+        }
+    }
+
+    pub(crate) fn deadline(self) -> Option<Deadline> {
+        match self {
+            Self::Until(deadline) => Some(deadline),
+            Self::Never | Self::Forever => None,
+        }
+    }
+}
 
 /// How a job is handed in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct How {
-    /// The caller waits for room.
-    pub(crate) wait: bool,
+    /// How long the caller waits for room.
+    pub(crate) room: Room,
     /// The supervisor looks after it.
     pub(crate) look_after: bool,
 }
@@ -42,7 +64,8 @@ impl<'p, A, R> JobBuilder<'p, A, R> {
 }
 
 impl<A: Message, R: Message> JobBuilder<'_, A, R> {
-    /// How long it may run, counted from when it is given to a worker; in place of the pool's own limit.
+    /// How long it may run, counted from when it is given to a worker; in place of the pool's own limit. It may be noticed some milliseconds late; a limit of zero
+    /// ends a job as soon as it is seen to have begun, and none while it waits.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
         self
@@ -69,7 +92,7 @@ impl<A: Message, R: Message> JobBuilder<'_, A, R> {
     ///
     /// As [`Pool::apply_async`](crate::Pool::apply_async).
     pub fn submit(self) -> Result<JobHandle<R>, SubmitError<A>> {
-        self.pool.submit(self, How { wait: true, look_after: true })
+        self.submit_where(Room::Forever)
     }
 
     /// Hands it in without waiting.
@@ -78,7 +101,11 @@ impl<A: Message, R: Message> JobBuilder<'_, A, R> {
     ///
     /// As [`Pool::apply_async`](crate::Pool::apply_async); [`SubmitError::is_full`] when the queue is full.
     pub fn try_submit(self) -> Result<JobHandle<R>, SubmitError<A>> {
-        self.pool.submit(self, How { wait: false, look_after: true })
+        self.submit_where(Room::Never)
+    }
+
+    pub(crate) fn submit_where(self, room: Room) -> Result<JobHandle<R>, SubmitError<A>> {
+        self.pool.submit(self, How { room, look_after: true })
     }
 }
 
@@ -111,12 +138,11 @@ impl<R: Message> Callbacks<R> {
     pub(crate) fn into_callback(self) -> Callback {
         Box::new(move |outcome| {
             let outcome: Result<R, JobError> = decode_outcome(outcome);
-            // What it does is not this thread's affair; a panic was printed.
-            let _ = catch_unwind(AssertUnwindSafe(|| match (&outcome, self.success, self.error) {
+            guard(|| match (&outcome, self.success, self.error) {
                 (Ok(value), Some(success), _) => success(value),
                 (Err(why), _, Some(error)) => error(why),
                 _ => {}
-            }));
+            });
             Box::new(outcome)
         })
     }

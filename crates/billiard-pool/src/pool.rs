@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle, ThreadId},
     time::{Duration, Instant},
 };
@@ -20,8 +23,8 @@ use billiard_wire::{
 use crate::{
     builder::PoolBuilder,
     error::{Error, ErrorKind, JobError, SubmitError},
-    handle::{Cell, JobHandle, RawOutcome, keep_bytes, spare_bytes},
-    job::{How, JobBuilder},
+    handle::{Cell, JobHandle, RawOutcome, guard, keep_bytes, spare_bytes},
+    job::{How, JobBuilder, Room},
     message::ToWorker,
     state::{Action, Effects, Event, JobId, State, Verdict},
     table::{Ended, Look, NewJob, Refused, Stopped, Table, Ticket},
@@ -66,6 +69,8 @@ pub(crate) struct Shared {
     room: Condvar,
     waker: mio::Waker,
     supervisor: OnceLock<ThreadId>,
+    /// The supervisor runs a callback. Its own.
+    is_in_callback: AtomicBool,
     epoch: Instant,
     queue_size: usize,
     default_limit: Option<Duration>,
@@ -139,6 +144,7 @@ impl Shared {
             room: Condvar::new(),
             waker,
             supervisor: OnceLock::new(),
+            is_in_callback: AtomicBool::new(false),
             epoch: Instant::now(),
             queue_size: builder.queue_size,
             default_limit: builder.timeout,
@@ -212,9 +218,10 @@ impl Shared {
         ended_it
     }
 
-    /// Leaves those with callbacks to the supervisor; whether there are any.
+    /// Leaves those with callbacks to the supervisor, or to its next turn; whether there are any.
     fn put_off(&self, inner: &mut Inner, ended: &mut Vec<Ended>) -> bool {
-        if self.is_supervisor() || !ended.iter().any(|ended| ended.cell.has_callback()) {
+        let now = self.is_supervisor() && !self.is_in_callback.load(Ordering::Relaxed);
+        if now || !ended.iter().any(|ended| ended.cell.has_callback()) {
             return false;
         }
         let (late, now) = std::mem::take(ended).into_iter().partition(|ended| ended.cell.has_callback());
@@ -227,7 +234,16 @@ impl Shared {
     #[inline]
     pub(crate) fn finish(&self, ended: impl IntoIterator<Item = Ended>) {
         for Ended { cell, outcome } in ended {
+            if !cell.has_callback() {
+                cell.complete(outcome);
+                continue;
+            }
+            // Here, on the supervisor: what ends by it comes after it.
+            self.is_in_callback.store(true, Ordering::Relaxed);
             cell.complete(outcome);
+            // The value too is dropped here where nobody wants it.
+            guard(|| drop(cell));
+            self.is_in_callback.store(false, Ordering::Relaxed);
         }
     }
 
@@ -389,7 +405,7 @@ impl Shared {
     pub(crate) fn submit<A: Message, R: Message>(
         self: &Arc<Self>,
         JobBuilder { function, argument, limit, callbacks, .. }: JobBuilder<'_, A, R>,
-        How { wait, look_after }: How,
+        How { room, look_after }: How,
     ) -> Result<JobHandle<R>, SubmitError<A>> {
         if let Err(forked) = self.is_here() {
             return Err(SubmitError::new(argument, forked.into()));
@@ -411,7 +427,7 @@ impl Shared {
             let (bytes, attachments) = encoded.into_parts();
             let supervised = cell.has_callback();
             let new = NewJob { task, argument: bytes, attachments, limit, cell: cell.clone(), supervised };
-            return match self.submit_to(table, new, How { wait, look_after }) {
+            return match self.submit_to(table, new, How { room, look_after }) {
                 Ok(ticket) => Ok(JobHandle::new(JobId(ticket.job), Some(ticket), cell, self.clone())),
                 Err(Refused::Full) => Err(SubmitError::new(argument, JobError::Full)),
                 Err(Refused::Closed) => {
@@ -422,12 +438,15 @@ impl Shared {
         }
         let mut inner = self.inner();
         while inner.state.is_running() && inner.state.queued() >= self.queue_size {
-            if !wait || self.is_supervisor() {
+            if !room.waits() || self.is_supervisor() {
                 drop(inner);
                 return Err(SubmitError::new(argument, JobError::Full));
             }
             inner.waiting += 1;
-            inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner = match room.deadline().map(Deadline::remaining) {
+                None => self.room.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.room.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
             inner.waiting -= 1;
         }
         if !inner.state.is_running() {
@@ -446,7 +465,7 @@ impl Shared {
     }
 
     #[inline]
-    fn submit_to(&self, table: &Table, mut new: NewJob, How { wait, look_after }: How) -> Result<Ticket, Refused> {
+    fn submit_to(&self, table: &Table, mut new: NewJob, How { room, look_after }: How) -> Result<Ticket, Refused> {
         let mut ended = Vec::new();
         let mut is_announced = false;
         loop {
@@ -464,11 +483,11 @@ impl Shared {
                 }
                 // On the supervisor's own thread, where wakers of futures and callbacks run, nothing may wait: nobody else would make room.
                 Err(Refused::Full) if self.is_supervisor() => return Err(Refused::Full),
-                Err(Refused::Full) if wait && is_announced => {
-                    table.wait_room();
+                Err(Refused::Full) if is_announced && room.waits() => {
+                    table.wait_room(room.deadline());
                     is_announced = false;
                 }
-                Err(Refused::Full) if wait => {
+                Err(Refused::Full) if room.waits() => {
                     table.want_room();
                     is_announced = true; // and once more: somebody may have made room before
                 }
@@ -481,7 +500,7 @@ impl Shared {
     pub(crate) fn abandon(&self) {
         // Should the state itself have failed, the handles do not depend on it.
         let _ = catch_unwind(AssertUnwindSafe(|| self.tell(Event::Terminate, Arrival::None)));
-        let mut ended = self.take_late();
+        let mut ended = Vec::new();
         if let Some(table) = &self.table {
             table.end_all(|| JobError::Terminated, &mut ended);
         }
@@ -489,7 +508,12 @@ impl Shared {
         ended.extend(
             records.into_iter().map(|(_, record)| Ended { cell: record.cell, outcome: Err(JobError::Terminated) }),
         );
-        self.finish(ended);
+        // Last what others have put off: no job is left by now that could come to it.
+        while !ended.is_empty() {
+            self.finish(ended);
+            ended = self.take_late();
+        }
+        self.finish(self.take_late());
     }
 }
 
@@ -539,7 +563,7 @@ impl Pool {
     /// Any [`JobError`]: why the job was not accepted, or has no value.
     pub fn apply<A: Message, R: Message>(&self, function: fn(A) -> R, argument: A) -> Result<R, JobError> {
         // This caller looks after it by itself.
-        self.shared.submit(self.job(function, argument), How { wait: true, look_after: false })?.get()
+        self.shared.submit(self.job(function, argument), How { room: Room::Forever, look_after: false })?.get()
     }
 
     /// Hands in a job. Waits only while the queue is full.

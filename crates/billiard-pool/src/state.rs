@@ -279,10 +279,9 @@ impl State {
                 }
             }
             Event::Doomed(worker) => {
-                // One that has a job is up, whether or not its word for that was read by now.
-                if matches!(self.workers.get(&worker), Some(Stage::Idle | Stage::Starting)) {
-                    self.end_worker(worker, now, &mut effects);
-                }
+                // One that has a job is up, whether or not its word for that was read by now; and it may have been
+                // asked to leave when its job was the last, which it does not hear while it is in it.
+                self.end_worker(worker, now, &mut effects);
             }
             Event::Terminate => self.end(Phase::Ending, Verdict::Terminated, now, &mut effects),
         }

@@ -24,7 +24,7 @@ pub(super) const STARTS: Check = Check {
 pub(super) const ACCOUNTING: Check = Check {
     name: "accounting",
     about: "limits that strike at random, a worker for each job: every job has its own outcome",
-    run: |plan| run(plan, &["billiard-tests"], &["accounting"], |_| {}),
+    run: |plan| run(plan, &["billiard-tests"], &["accounting", "backpressure"], |_| {}),
 };
 
 /// Beyond twice the budget and this, a run counts as hung.

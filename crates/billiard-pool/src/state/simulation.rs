@@ -410,3 +410,22 @@ fn a_limit_counts_from_when_a_worker_has_the_job_and_dooms_no_other() {
     assert_eq!(state.handle(Event::Tick, 20 * MS).actions, [Action::Kill(worker)]);
     started(&state.handle(Event::Gone(worker, Begun::Perhaps), 21 * MS));
 }
+
+#[test]
+fn the_last_jobs_of_a_closing_pool_are_ended_with_their_workers() {
+    let mut state = State::new(Config { workers: 2, grace: 5 * MS, pulled: true, max_tasks: None });
+    let effects = state.handle(Event::Tick, Time::ZERO);
+    let [Action::Start(first), Action::Start(second)] = effects.actions[..] else { panic!("{effects:?}") };
+    for worker in [first, second] {
+        state.handle(Event::Up(worker), Time::ZERO);
+    }
+    state.set_pulled(2);
+    state.handle(Event::Close, Time::ZERO);
+    // Both jobs are taken from their workers before the first of those is heard of.
+    state.set_pulled(0);
+    let actions = state.handle(Event::Doomed(first), Time::ZERO).actions;
+    assert_eq!(actions, [Action::Terminate(first), Action::Leave(second)]);
+    assert_eq!(state.handle(Event::Doomed(second), Time::ZERO).actions, [Action::Terminate(second)]);
+    let effects = state.handle(Event::Tick, 5 * MS);
+    assert_eq!(effects.actions, [Action::Kill(first), Action::Kill(second)], "after the grace time, not later");
+}

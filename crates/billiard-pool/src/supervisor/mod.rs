@@ -105,14 +105,13 @@ impl Supervisor {
             }
             self.shared.finish(self.shared.take_late());
             let shared = self.shared.clone();
-            if let Some(table) = shared.table() {
+            let is_busy = shared.table().is_some_and(|table| {
                 table.supervisor_sleeps();
-                if self.work(table) {
-                    self.tell(Event::Tick); // a pool that is closing may be at its end
-                    continue;
-                }
-            }
-            if let Err(error) = self.poll.poll(&mut events, self.timeout(due)) {
+                self.work(table)
+            });
+            // However much there is to do in the table: deaths are heard of meanwhile.
+            let timeout = if is_busy { Some(Duration::ZERO) } else { self.timeout(due) };
+            if let Err(error) = self.poll.poll(&mut events, timeout) {
                 assert!(error.kind() == io::ErrorKind::Interrupted, "epoll failed: {error}");
             }
             if let Some(table) = shared.table() {

@@ -108,9 +108,10 @@ impl Table {
         self.control.words().want_room();
     }
 
-    /// Waits until there may be room.
-    pub(crate) fn wait_room(&self) {
-        self.control.words().wait_room(Some(Deadline::after(RECHECK)));
+    /// Waits until there may be room, no longer than until `deadline`.
+    pub(crate) fn wait_room(&self, deadline: Option<Deadline>) {
+        let recheck = Deadline::after(RECHECK);
+        self.control.words().wait_room(Some(deadline.map_or(recheck, |deadline| deadline.min(recheck))));
     }
 
     /// Wakes those who wait for room.
