@@ -4,10 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::{self, JoinHandle, ThreadId},
     time::{Duration, Instant},
 };
@@ -69,8 +66,6 @@ pub(crate) struct Shared {
     room: Condvar,
     waker: mio::Waker,
     supervisor: OnceLock<ThreadId>,
-    /// The supervisor runs a callback. Its own.
-    is_in_callback: AtomicBool,
     epoch: Instant,
     queue_size: usize,
     default_limit: Option<Duration>,
@@ -89,7 +84,7 @@ pub(crate) struct Inner {
     waiting: usize,
     /// Why the last worker could not be started.
     start_failure: Option<RemoteError>,
-    /// Jobs with callbacks that have ended in another thread than the supervisor's, where callbacks run.
+    /// Jobs with callbacks that have ended, for the supervisor, where callbacks run.
     late: Vec<Ended>,
 }
 
@@ -144,7 +139,6 @@ impl Shared {
             room: Condvar::new(),
             waker,
             supervisor: OnceLock::new(),
-            is_in_callback: AtomicBool::new(false),
             epoch: Instant::now(),
             queue_size: builder.queue_size,
             default_limit: builder.timeout,
@@ -187,7 +181,7 @@ impl Shared {
             inner.state.set_pulled(table.in_flight());
         }
         let Effects { verdicts, actions, everything } = inner.state.handle(event, self.now());
-        let wake = wake && inner.actions.is_empty() && !actions.is_empty();
+        let has_news = inner.actions.is_empty() && !actions.is_empty();
         inner.actions.extend(actions);
         // A caller's event gives its own job a verdict, or nobody.
         let unwanted = event.unwanted_job();
@@ -209,41 +203,21 @@ impl Shared {
         if inner.waiting > 0 && (inner.state.queued() < self.queue_size || !inner.state.is_running()) {
             self.room.notify_all();
         }
-        let wake = self.put_off(&mut inner, &mut ended) || wake;
+        let is_late = inner.put_off(&mut ended);
         drop(inner);
-        if wake {
+        if wake && (is_late || has_news) {
             self.wake();
         }
         self.finish(ended);
         ended_it
     }
 
-    /// Leaves those with callbacks to the supervisor, or to its next turn; whether there are any.
-    fn put_off(&self, inner: &mut Inner, ended: &mut Vec<Ended>) -> bool {
-        let now = self.is_supervisor() && !self.is_in_callback.load(Ordering::Relaxed);
-        if now || !ended.iter().any(|ended| ended.cell.has_callback()) {
-            return false;
-        }
-        let (late, now) = std::mem::take(ended).into_iter().partition(|ended| ended.cell.has_callback());
-        inner.late.extend::<Vec<_>>(late);
-        *ended = now;
-        true
-    }
-
     /// Tells the handles. No lock is held: what wakes may run anything.
     #[inline]
     pub(crate) fn finish(&self, ended: impl IntoIterator<Item = Ended>) {
         for Ended { cell, outcome } in ended {
-            if !cell.has_callback() {
-                cell.complete(outcome);
-                continue;
-            }
-            // Here, on the supervisor: what ends by it comes after it.
-            self.is_in_callback.store(true, Ordering::Relaxed);
             cell.complete(outcome);
-            // The value too is dropped here where nobody wants it.
-            guard(|| drop(cell));
-            self.is_in_callback.store(false, Ordering::Relaxed);
+            guard(|| drop(cell)); // and with it a value that callbacks have seen and nobody wants
         }
     }
 
@@ -339,14 +313,15 @@ impl Shared {
             Stopped::No => return false,
         };
         let mut ended = vec![ended];
-        let late = self.put_off(&mut inner, &mut ended);
+        let late = inner.put_off(&mut ended);
         let closing = !inner.state.is_running();
         drop(inner);
         self.finish(ended);
         table.give_room();
         if let Some(worker) = doomed {
             self.ask(Event::Doomed(worker));
-        } else if late || closing {
+        }
+        if late || closing {
             self.wake();
         }
         true
@@ -500,7 +475,7 @@ impl Shared {
     pub(crate) fn abandon(&self) {
         // Should the state itself have failed, the handles do not depend on it.
         let _ = catch_unwind(AssertUnwindSafe(|| self.tell(Event::Terminate, Arrival::None)));
-        let mut ended = Vec::new();
+        let mut ended = self.take_late();
         if let Some(table) = &self.table {
             table.end_all(|| JobError::Terminated, &mut ended);
         }
@@ -508,16 +483,20 @@ impl Shared {
         ended.extend(
             records.into_iter().map(|(_, record)| Ended { cell: record.cell, outcome: Err(JobError::Terminated) }),
         );
-        // Last what others have put off: no job is left by now that could come to it.
-        while !ended.is_empty() {
-            self.finish(ended);
-            ended = self.take_late();
-        }
+        self.finish(ended);
+        // What has been put off meanwhile: no job is left by now that could come to it.
         self.finish(self.take_late());
     }
 }
 
 impl Inner {
+    /// Leaves those with callbacks to the supervisor's next turn, whoever has ended them, so that no callback runs inside another; whether there are any.
+    fn put_off(&mut self, ended: &mut Vec<Ended>) -> bool {
+        let before = self.late.len();
+        self.late.extend(ended.extract_if(.., |ended| ended.cell.has_callback()));
+        self.late.len() > before
+    }
+
     fn failure(&self) -> RemoteError {
         self.start_failure.clone().unwrap_or_else(|| RemoteError::msg("its workers end before they are ready"))
     }

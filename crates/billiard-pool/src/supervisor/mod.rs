@@ -103,13 +103,15 @@ impl Supervisor {
                 actions.drain(..).for_each(|action| self.act(action));
                 continue; // what they led to comes first
             }
-            self.shared.finish(self.shared.take_late());
             let shared = self.shared.clone();
-            let is_busy = shared.table().is_some_and(|table| {
+            let mut is_busy = shared.table().is_some_and(|table| {
                 table.supervisor_sleeps();
                 self.work(table)
             });
-            // However much there is to do in the table: deaths are heard of meanwhile.
+            let late = shared.take_late();
+            is_busy |= !late.is_empty(); // they may have been the last that a closing pool waits for
+            shared.finish(late);
+            // However much there is to do: deaths are heard of meanwhile.
             let timeout = if is_busy { Some(Duration::ZERO) } else { self.timeout(due) };
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 assert!(error.kind() == io::ErrorKind::Interrupted, "epoll failed: {error}");

@@ -329,7 +329,7 @@ impl Desk {
 
     /// Notes when the job was claimed: for jobs with a limit.
     pub(crate) fn accept(&self, claim: Claim) {
-        self.control.words().slots[claim.slot].accepted.store(now(), std::sync::atomic::Ordering::Relaxed);
+        self.control.words().slots[claim.slot].accepted.store(now(), Ordering::Relaxed);
     }
 
     /// Lays the result down; false where it does not fit.

@@ -1,6 +1,6 @@
 //! What the supervisor does in the book whenever it is awake, and from time to time.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use billiard_connection::FrameWriter;
 
@@ -87,7 +87,7 @@ impl Book {
             let time = limit.time;
             let due = match control.word(slot).phase() {
                 Some(Phase::Claimed) => {
-                    let accepted = control.slots[slot].accepted.load(std::sync::atomic::Ordering::Relaxed);
+                    let accepted = control.slots[slot].accepted.load(Ordering::Relaxed);
                     // Zero: not noted yet. In the future: no moment that a worker has had.
                     let is_moment = accepted != 0 && accepted <= now;
                     after(if is_moment { accepted } else { *limit.seen.get_or_insert(now) }, time)
