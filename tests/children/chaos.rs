@@ -10,7 +10,7 @@ use std::{
 };
 
 use billiard::{Isolation, JobError, Pool};
-use billiard_test_support::{Census, Random, Watchdog, descendants, eventually, misdeeds};
+use billiard_test_support::{Census, Random, Watchdog, eventually, misdeeds, pool_workers};
 use serde::{Deserialize, Serialize};
 
 const WORKERS: usize = 4;
@@ -181,7 +181,7 @@ fn hunt(random: &mut Random, over: &AtomicBool) -> [u64; 2] {
     let mut stopped = Vec::new();
     while !over.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_micros(random.below(20_000)));
-        let workers: Vec<u32> = descendants(process::id()).into_iter().filter(|&pid| is_worker(pid)).collect();
+        let workers = pool_workers();
         if workers.is_empty() {
             continue;
         }
@@ -203,10 +203,6 @@ fn hunt(random: &mut Random, over: &AtomicBool) -> [u64; 2] {
         unsafe { libc::kill(pid, libc::SIGCONT) };
     }
     faults
-}
-
-fn is_worker(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("PoolWorker"))
 }
 
 fn arguments() -> Result<(u64, Random), lexopt::Error> {

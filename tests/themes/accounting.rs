@@ -12,7 +12,7 @@ use std::{
 };
 
 use billiard::{Isolation, JobError, Pool, PoolBuilder};
-use billiard_test_support::{Random, Watchdog, descendants, eventually, patience, rounds, state};
+use billiard_test_support::{Random, Stopped, Watchdog, eventually, patience, rounds};
 
 billiard::init_for_tests!();
 
@@ -39,13 +39,6 @@ fn busy_pid(_: ()) -> u32 {
 
 fn builder(workers: usize) -> PoolBuilder {
     Pool::builder().workers(workers).isolation(Isolation::Shared)
-}
-
-/// Stops or continues a process that descends from this one.
-fn signal(pid: u32, signal: i32) {
-    assert!(descendants(std::process::id()).contains(&pid));
-    // SAFETY: a signal to a process that descends from this one.
-    unsafe { libc::kill(pid as i32, signal) };
 }
 
 /// The pids of the workers of a pool that has as many.
@@ -79,12 +72,10 @@ fn others_go_on_while_a_worker_is_stopped() {
     let pool = builder(3).build().unwrap();
     let pids = workers(&pool, 3);
     for &pid in &pids {
-        signal(pid, libc::SIGSTOP);
-        assert!(eventually(30, || state(pid) == Some('T')));
+        let _stopped = Stopped::new(&[pid]);
         let handles: Vec<_> = (0..200).map(|n| pool.apply_async(increment, n).unwrap()).collect();
         let sum: u64 = handles.into_iter().map(|handle| handle.get().unwrap()).sum();
         assert_eq!(sum, 200 * 201 / 2);
-        signal(pid, libc::SIGCONT);
     }
 }
 
@@ -277,14 +268,8 @@ fn a_death_is_noticed_while_the_pools_own_thread_is_never_idle() {
         is_over.store(true, Ordering::Relaxed);
         assert!(noticed, "{isolation:?}: {before} callbacks have run");
         assert!(matches!(victim.try_get(), Some(Err(JobError::WorkerLost(_)))));
-        let mut pool = Some(pool);
-        assert!(eventually(30, || match Arc::try_unwrap(pool.take().unwrap()) {
-            Ok(alone) => alone.join().is_ok(),
-            Err(shared) => {
-                pool = Some(shared);
-                false
-            }
-        }));
+        assert!(eventually(30, || Arc::strong_count(&pool) == 1), "the callbacks are gone");
+        Arc::into_inner(pool).unwrap().join().unwrap();
     }
 }
 
@@ -359,16 +344,10 @@ fn a_value_is_waited_for_no_longer_than_asked_where_others_have_filled_the_queue
     for isolation in [Isolation::Shared, Isolation::Strict] {
         let pool = Pool::builder().workers(1).queue_size(1).isolation(isolation).build().unwrap();
         let blocker = pool.apply_async(forever, ()).unwrap();
-        let fill = || {
-            let mut others = Vec::new();
-            assert!(eventually(30, || {
-                others.extend(pool.job(increment, 1).try_submit());
-                // The first has begun when the queue stays full with no more than one in it.
-                others.len() <= 2 && pool.job(increment, 1).try_submit().is_err_and(|refused| refused.is_full())
-            }));
-            others
-        };
-        let others = fill();
+        // Then it is with the worker, or has the worker's place in the table.
+        assert!(eventually(30, || pool.ready_workers() == 1));
+        let other = pool.job(increment, 1).try_submit().unwrap();
+        assert!(pool.job(increment, 1).try_submit().unwrap_err().is_full());
         let (mut ordered, mut unordered) = (pool.imap(increment, 0..3), pool.imap_unordered(increment, 0..3));
         for _ in 0..2 {
             assert!(ordered.next_timeout(wait).is_err(), "{isolation:?}");
@@ -379,7 +358,7 @@ fn a_value_is_waited_for_no_longer_than_asked_where_others_have_filled_the_queue
         let mut values: Vec<_> = unordered.map(Result::unwrap).collect();
         values.sort_unstable();
         assert_eq!(values, [1, 2, 3]);
-        others.into_iter().for_each(|handle| assert_eq!(handle.get().unwrap(), 2));
+        assert_eq!(other.get().unwrap(), 2);
     }
 }
 

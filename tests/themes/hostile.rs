@@ -11,7 +11,7 @@ use std::{
 };
 
 use billiard::{Fd, Isolation, JobError, JobHandle, Pool};
-use billiard_test_support::{Watchdog, descendants, eventually, is_alive, misdeeds};
+use billiard_test_support::{Watchdog, descendants, eventually, is_alive, misdeeds, signal, state};
 
 billiard::init_for_tests!();
 
@@ -34,11 +34,6 @@ fn sleep_ms(ms: u64) -> u64 {
     ms
 }
 
-fn signal(pid: u32, signal: i32) {
-    // SAFETY: a signal to a process that descends from this one.
-    unsafe { libc::kill(pid as i32, signal) };
-}
-
 fn pool(workers: usize) -> Pool {
     pool_of(workers, Isolation::default())
 }
@@ -47,10 +42,6 @@ fn pool_of(workers: usize, isolation: Isolation) -> Pool {
     let pool = Pool::builder().workers(workers).isolation(isolation).build().unwrap();
     assert!(eventually(20, || pool.ready_workers() == workers));
     pool
-}
-
-fn state(pid: u32) -> Option<char> {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 fn stop(pid: u32) {

@@ -3,7 +3,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use billiard::{JobError, Pool, connection::Connection};
-use billiard_test_support::{Census, Random, Watchdog, descendants, eventually, is_alive, misdeeds};
+use billiard_test_support::{Census, Random, Watchdog, descendants, eventually, misdeeds, pool_workers};
 
 billiard::init_for_tests!();
 
@@ -117,7 +117,7 @@ fn kills_under_load_take_one_job_each() {
     for _round in 0..40 {
         let handles: Vec<_> = (0..1000).map(|n| pool.apply_async(tiny, n).unwrap()).collect();
         std::thread::sleep(Duration::from_micros(random.below(5000)));
-        let workers: Vec<u32> = descendants(std::process::id()).into_iter().filter(|&pid| is_worker(pid)).collect();
+        let workers = pool_workers();
         if !workers.is_empty() {
             kill(workers[random.below(workers.len() as u64) as usize]);
             kills += 1;
@@ -140,9 +140,4 @@ fn kills_under_load_take_one_job_each() {
 fn kill(pid: u32) {
     // SAFETY: a signal to a process that descends from this one.
     unsafe { libc::kill(pid as i32, libc::SIGKILL) };
-}
-
-fn is_worker(pid: u32) -> bool {
-    is_alive(pid)
-        && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("PoolWorker"))
 }
