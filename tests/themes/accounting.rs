@@ -2,6 +2,7 @@
 //! `cargo xtask verify accounting` goes on for longer.
 
 use std::{
+    os::fd::{FromRawFd, OwnedFd},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billiard::{Isolation, JobError, Pool, PoolBuilder};
+use billiard::{Fd, Isolation, JobError, Pool, PoolBuilder};
 use billiard_test_support::{Random, Stopped, Watchdog, eventually, patience, rounds};
 
 billiard::init_for_tests!();
@@ -376,5 +377,34 @@ fn no_limit_ends_a_job_that_waits() {
         for (handle, limit) in waiting.into_iter().zip(limits) {
             assert!(matches!(handle.get(), Err(JobError::TimeLimitExceeded(its)) if its == limit), "{isolation:?}");
         }
+    }
+}
+
+/// A descriptor that newer kernels send to nobody; none where there is no io_uring.
+fn ring() -> Option<OwnedFd> {
+    let mut parameters = [0u64; 15];
+    // SAFETY: the kernel writes `struct io_uring_params`, 120 bytes.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, parameters.as_mut_ptr()) };
+    // SAFETY: new, and nobody else's.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn take(_: Fd) {}
+
+#[test]
+fn an_argument_that_the_kernel_does_not_send_fails_its_own_job() {
+    let _watchdog = Watchdog::start("an_argument_that_the_kernel_does_not_send_fails_its_own_job", 60);
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Pool::builder().workers(2).isolation(isolation).build().unwrap();
+        for _ in 0..20 {
+            let Some(ring) = ring() else { return println!("there is no io_uring here") };
+            match pool.apply(take, Fd::new(ring)) {
+                Ok(()) => println!("this kernel sends it"),
+                Err(JobError::ArgumentDecode(why)) => assert!(why.to_string().contains("Invalid argument"), "{why}"),
+                Err(other) => panic!("{isolation:?}: {other}"),
+            }
+            assert_eq!(pool.apply(increment, 1).unwrap(), 2);
+        }
+        pool.join().unwrap();
     }
 }

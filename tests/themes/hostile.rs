@@ -206,6 +206,21 @@ fn a_worker_that_overwrites_what_it_shares_keeps_nobody_waiting() {
     }
 }
 
+#[test]
+fn a_worker_that_overwrites_its_own_job_keeps_its_caller_not_waiting() {
+    let _watchdog = Watchdog::start("a_worker_that_overwrites_its_own_job_keeps_its_caller_not_waiting", 60);
+    let _alone = alone();
+    let pool = pool_of(1, Isolation::Shared);
+    let mut lost = 0;
+    for _ in 0..10 {
+        // Nothing has a limit, so that nobody looks unless somebody asks for it.
+        lost += u32::from(pool.apply(babble, false).is_err());
+        assert!(eventually(10, || matches!(pool.apply(double, 4), Ok(8))));
+    }
+    println!("{lost} of 10 lost");
+    assert!(lost > 0, "it did not come to what is tested");
+}
+
 fn fork_and_return(n: u64) -> u64 {
     // SAFETY: the worker has one thread; its copy is what is tested.
     unsafe { libc::fork() };

@@ -30,8 +30,8 @@ pub enum JobError {
     /// Its argument could not be encoded. It was not sent.
     #[error("the argument of the job cannot be encoded")]
     ArgumentEncode(#[source] EncodeError),
-    /// Its argument could not be decoded in the worker. It did not run.
-    #[error("the argument of the job cannot be decoded by the worker: {0}")]
+    /// Its argument could not be decoded in the worker, or not be sent there: the kernel refuses some descriptors, those of io_uring for one. It did not run.
+    #[error("the argument of the job cannot be sent to the worker, or decoded there: {0}")]
     ArgumentDecode(RemoteError),
     /// It ran, and its value could not be encoded.
     #[error("the value of the job cannot be encoded by the worker: {0}")]

@@ -114,6 +114,11 @@ impl Cell {
         self.has_callback
     }
 
+    /// Whether the outcome was laid down.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.slot().is_ready
+    }
+
     fn slot(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,7 +202,7 @@ impl<R> JobHandle<R> {
         if let Some(ticket) = self.ticket {
             self.pool.collect(ticket, &self.cell);
         }
-        self.cell.slot().is_ready
+        self.cell.is_ready()
     }
 
     /// Waits until the outcome is in the cell, but no longer than until `deadline`; whether it is.

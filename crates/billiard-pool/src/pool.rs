@@ -272,7 +272,13 @@ impl Shared {
         }
         loop {
             match table.look(ticket) {
-                Look::Gone => return Waited::Elsewhere,
+                Look::Gone => {
+                    // Somebody has it, or its word was overwritten: then nobody tells, and the supervisor has to look.
+                    if !cell.is_ready() && table.look_after() {
+                        self.wake();
+                    }
+                    return Waited::Elsewhere;
+                }
                 Look::Done => match self.take(table, ticket) {
                     Some(ended) => return Waited::Done(ended),
                     None => {

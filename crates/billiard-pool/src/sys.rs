@@ -22,3 +22,12 @@ pub(crate) fn bell() -> io::Result<OwnedFd> {
 pub(crate) fn ring(bell: &OwnedFd) {
     let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
 }
+
+/// Whether the kernel lacks something for now, so that the same may go well a little later: room, memory, or descriptors, of which too many are on the way.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+
+    let short =
+        [Errno::AGAIN, Errno::INTR, Errno::NOBUFS, Errno::NOMEM, Errno::TOOMANYREFS, Errno::MFILE, Errno::NFILE];
+    Errno::from_io_error(error).is_some_and(|errno| short.contains(&errno))
+}

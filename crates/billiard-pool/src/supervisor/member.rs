@@ -15,6 +15,7 @@ use crate::{
     handle::RawOutcome,
     message::{Failure, FromWorker},
     state::{JobId, WorkerId},
+    sys,
     table::DeskSent,
     worker,
 };
@@ -56,6 +57,16 @@ pub(super) enum Source {
     Socket,
     Sentinel,
     Status,
+}
+
+/// What became of writing.
+pub(super) enum Wrote {
+    /// All that goes for now is written.
+    Well,
+    /// The worker hears nothing any more.
+    Broken,
+    /// The kernel does not send what that job has, to anybody. The worker has received nothing of it.
+    Refused(JobId, RemoteError),
 }
 
 /// What a worker said.
@@ -162,20 +173,26 @@ impl Member {
         self.job = Some((job, frame));
     }
 
-    /// Writes as far as it goes; false when the worker hears nothing any more.
-    pub(super) fn write(&mut self) -> bool {
+    /// Writes as far as it goes.
+    pub(super) fn write(&mut self) -> Wrote {
         self.stalled = false;
-        match (&self.socket, &mut self.job) {
-            (Some(socket), Some((_, frame))) if !frame.is_whole() => match frame.write(socket, Mode::DontWait) {
-                Ok(_) => true,
-                Err(Error::Disconnected) => false,
-                // The kernel is short of something here, which is not the worker's fault: again, a little later.
-                Err(_) => {
-                    self.stalled = true;
-                    true
-                }
-            },
-            _ => true,
+        let (Some(socket), Some((job, frame))) = (&self.socket, &mut self.job) else { return Wrote::Well };
+        if frame.is_whole() {
+            return Wrote::Well;
+        }
+        match frame.write(socket, Mode::DontWait) {
+            Ok(_) => Wrote::Well,
+            // Which is not the worker's fault, nor the job's: again, a little later.
+            Err(Error::Io { source, .. }) if sys::is_shortage(&source) => {
+                self.stalled = true;
+                Wrote::Well
+            }
+            Err(why @ Error::Io { .. }) if !frame.has_begun() => {
+                let job = *job;
+                self.job = None;
+                Wrote::Refused(job, why.into())
+            }
+            Err(_) => Wrote::Broken,
         }
     }
 

@@ -17,13 +17,13 @@ use billiard_wire::fault;
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
 use crate::{
-    error::WorkerLost,
+    error::{JobError, WorkerLost},
     pool::{Arrival, Shared},
     state::{Action, Begun, Event, WorkerId},
     sys,
-    table::Table,
+    table::{Table, Ticket},
 };
-use member::{Heard, Member, Remains, Source};
+use member::{Heard, Member, Remains, Source, Wrote};
 
 /// The longest that is slept at a time while there is a deadline at all.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
@@ -287,10 +287,19 @@ impl Supervisor {
     /// Writes as far as it goes.
     fn write(&mut self, worker: WorkerId) {
         let Some(member) = self.members.get_mut(&worker) else { return };
-        if !member.write() {
-            self.tell(Event::Broken(worker));
-        } else if let Some(at) = member.look_again() {
-            self.look_again.insert(worker, at);
+        match member.write() {
+            Wrote::Well => {
+                self.look_again.extend(member.look_again().map(|at| (worker, at)));
+            }
+            Wrote::Broken => self.tell(Event::Broken(worker)),
+            Wrote::Refused(job, why) => {
+                let why = JobError::ArgumentDecode(why);
+                match self.shared.table() {
+                    // The worker has claimed it, and waits for what never comes.
+                    Some(_) => drop(self.shared.stop(Ticket::of(job), why, true)),
+                    None => self.shared.tell(Event::Finished(worker, job), Arrival::Outcome(Err(why))),
+                }
+            }
         }
     }
 

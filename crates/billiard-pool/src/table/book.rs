@@ -58,7 +58,7 @@ impl Ticket {
         JobId(self.job << SLOT_BITS | self.slot as u64)
     }
 
-    fn of(JobId(number): JobId) -> Self {
+    pub(crate) fn of(JobId(number): JobId) -> Self {
         Self { slot: number as usize & (MAX_SLOTS - 1), job: number >> SLOT_BITS }
     }
 }
