@@ -107,8 +107,7 @@ fn workers_that_are_killed_again_and_again_lose_their_own_jobs_alone() {
     for mut random in rounds("workers_that_are_killed_again_and_again", 1, 0.3) {
         for (steps, kind) in [(TABLE_STEPS, ["shared", "10", "500"]), (MAIL_STEPS, ["shared", "5000", "500"])] {
             for &(step, _) in steps {
-                // Each worker of the pool, and each that takes its place.
-                // Not at its first look, where none would ever come to a job.
+                // Each worker of the pool, and each that takes its place. Not at its first look: none would ever come to a job, which is tested below.
                 let text = run(&format!("{step}=kill@{}", 2 + random.below(20)), LONG, &kind);
                 kills += count(&text, "workers").saturating_sub(2);
                 if PUBLISHED.contains(&step) {
@@ -181,6 +180,8 @@ fn a_program_whose_children_never_come_up_fails_and_resolves_every_job() {
     let _watchdog = Watchdog::start("a_program_whose_children_never_come_up_fails_and_resolves_every_job", 300);
     let text = run("sys.context.fork=errno:11@*", LONG, &SMALL);
     assert_eq!(count(&text, "failed"), 40, "{text}");
-    let text = run("worker.start=kill@*", LONG, &SMALL);
-    assert_eq!(count(&text, "failed"), 40, "{text}");
+    for plan in ["worker.start=kill@*", "table.claim=kill@1"] {
+        let text = run(plan, LONG, &SMALL);
+        assert_eq!(count(&text, "failed"), 40, "{text}");
+    }
 }

@@ -37,7 +37,7 @@ pub(crate) enum Event {
     Up(WorkerId),
     /// A worker's result has arrived whole.
     Finished(WorkerId, JobId),
-    /// A worker has ended, and what it wrote has been read; with whether the job that it had may have begun.
+    /// A worker has ended, and what it wrote has been read; with whether the job that it had may have begun, or where jobs are pulled whether it ever had one.
     Gone(WorkerId, Begun),
     /// A worker cannot be understood.
     Broken(WorkerId),
@@ -170,11 +170,13 @@ pub(crate) struct State {
     /// Jobs that a worker has done, where that is counted.
     tasks: HashMap<WorkerId, u64>,
     workers: BTreeMap<WorkerId, Stage>,
+    /// Since when those are up that have not had a job yet, as far as is known.
+    unproven: BTreeMap<WorkerId, Time>,
     /// The worker that was busy last comes first: its caches are warm.
     idle: Vec<WorkerId>,
     timers: BTreeSet<(Time, Timer)>,
     next_worker: u64,
-    /// Starts that failed since one succeeded, and when the first of them did.
+    /// Starts that failed since a worker has proven that it works, and when the first of them did.
     failures: u32,
     failing_since: Time,
     /// No worker is started before.
@@ -189,6 +191,8 @@ impl State {
     const RETURNS: u32 = 3;
     /// How long starts have to fail, with no worker up, until the pool gives up.
     const PATIENCE: Duration = Duration::from_secs(3);
+    /// How long a worker has to be up until nobody says that its start has failed, if it ends without ever having had a job.
+    const PROVEN: Duration = Duration::from_secs(1);
     /// How long a worker with nothing to do may take to leave a pool that is closed.
     const LEAVE: Duration = Duration::from_secs(5);
 
@@ -201,6 +205,7 @@ impl State {
             pulled: 0,
             tasks: HashMap::new(),
             workers: BTreeMap::new(),
+            unproven: BTreeMap::new(),
             idle: Vec::new(),
             timers: BTreeSet::new(),
             next_worker: 0,
@@ -267,7 +272,7 @@ impl State {
                 _ => self.resolve(job, Verdict::Terminated, &mut effects),
             },
             Event::StartFailed(worker) => self.gone(worker, Begun::No, now, &mut effects),
-            Event::Up(worker) => self.up(worker),
+            Event::Up(worker) => self.up(worker, now),
             Event::Finished(worker, job) => self.finished(worker, job, now, &mut effects),
             Event::Gone(worker, begun) => self.gone(worker, begun, now, &mut effects),
             Event::Broken(worker) => self.broken(worker, &mut effects),
@@ -310,12 +315,18 @@ impl State {
         }
     }
 
-    fn up(&mut self, worker: WorkerId) {
+    fn up(&mut self, worker: WorkerId, now: Time) {
         if let Some(stage @ Stage::Starting) = self.workers.get_mut(&worker) {
             *stage = Stage::Idle;
             self.idle.push(worker);
-            self.failures = 0;
+            self.unproven.insert(worker, now);
         }
+    }
+
+    /// A worker does what workers are for.
+    fn prove(&mut self, worker: WorkerId) {
+        self.unproven.remove(&worker);
+        self.failures = 0;
     }
 
     /// Takes the job off a busy worker, whose next stage is given.
@@ -335,6 +346,7 @@ impl State {
     fn finished(&mut self, worker: WorkerId, job: JobId, now: Time, effects: &mut Effects) {
         match self.workers.get(&worker) {
             Some(Stage::Busy { job: its, .. }) if *its == job => {
+                self.prove(worker);
                 self.resolve(job, Verdict::Done, effects);
                 if self.has_done_enough(worker) {
                     self.take_job(worker, Stage::Leaving);
@@ -391,7 +403,9 @@ impl State {
     }
 
     fn gone(&mut self, worker: WorkerId, begun: Begun, now: Time, effects: &mut Effects) {
-        if let Some(job) = self.take_job(worker, Stage::Leaving) {
+        let job = self.take_job(worker, Stage::Leaving);
+        let had_job = job.is_some();
+        if let Some(job) = job {
             match self.jobs.get_mut(&job) {
                 Some(waiting) if begun == Begun::No && waiting.returns < Self::RETURNS => {
                     waiting.worker = None;
@@ -403,19 +417,33 @@ impl State {
         }
         self.idle.retain(|&idle| idle != worker);
         self.tasks.remove(&worker);
-        if let Some(Stage::Starting) = self.workers.remove(&worker) {
-            if self.failures == 0 {
-                self.failing_since = now;
-            }
-            self.failures += 1;
-            let doublings = (self.failures / (1 + self.config.workers as u32)).min(16);
-            let delay = (Self::BACK_OFF * (1 << doublings)).min(Duration::from_secs(1));
-            self.restart_at = now + delay;
-            let hopeless = self.failures > self.patience() && now - self.failing_since >= Self::PATIENCE;
-            // Those that are up go on, whatever keeps others from joining them.
-            if hopeless && self.ready_workers() == 0 && self.phase != Phase::Ending {
-                self.end(Phase::Failed, Verdict::PoolFailed, now, effects);
-            }
+        let stage = self.workers.remove(&worker);
+        if had_job || begun == Begun::Perhaps {
+            self.prove(worker);
+        }
+        // Looked at here alone: nothing wakes a pool at rest for it.
+        while let Some((&proven, _)) = self.unproven.iter().find(|&(_, &up)| now.saturating_sub(up) >= Self::PROVEN) {
+            self.prove(proven);
+        }
+        let is_unproven = self.unproven.remove(&worker).is_some();
+        if stage == Some(Stage::Starting) || is_unproven {
+            self.start_failed(now, effects);
+        }
+    }
+
+    /// A worker has ended without having been of use.
+    fn start_failed(&mut self, now: Time, effects: &mut Effects) {
+        if self.failures == 0 {
+            self.failing_since = now;
+        }
+        self.failures += 1;
+        let doublings = (self.failures / (1 + self.config.workers as u32)).min(16);
+        let delay = (Self::BACK_OFF * (1 << doublings)).min(Duration::from_secs(1));
+        self.restart_at = now + delay;
+        let hopeless = self.failures > self.patience() && now - self.failing_since >= Self::PATIENCE;
+        // Those that are up go on, whatever keeps others from joining them.
+        if hopeless && self.ready_workers() == 0 && self.phase != Phase::Ending {
+            self.end(Phase::Failed, Verdict::PoolFailed, now, effects);
         }
     }
 
@@ -497,6 +525,7 @@ impl State {
             }
         }
         self.idle.clear();
+        self.unproven.clear(); // whoever ends now was asked to
     }
 
     /// Starts workers up to the number there shall be.

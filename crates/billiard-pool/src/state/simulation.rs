@@ -312,6 +312,55 @@ fn starts_fail(failure: Failure) {
     world.finish();
 }
 
+/// For a minute, workers come up that each live for so long, and then tell of these events. How many were started, and when the pool failed.
+fn workers_live(pulled: bool, life: Duration, ends: impl Fn(WorkerId) -> Vec<Event>) -> (u64, Option<Time>) {
+    let mut state = State::new(Config { workers: 2, grace: 5 * MS, pulled, max_tasks: None });
+    let (mut now, mut starts, mut living) = (Time::ZERO, 0, Vec::new());
+    while now < Duration::from_secs(60) {
+        let mut events = vec![Event::Tick];
+        let is_over = |&mut (_, until): &mut (WorkerId, Time)| until <= now;
+        living.extract_if(.., is_over).for_each(|(worker, _)| events.extend(ends(worker)));
+        for event in events {
+            for action in state.handle(event, now).actions {
+                if let Action::Start(worker) = action {
+                    starts += 1;
+                    living.push((worker, now + life));
+                    state.handle(Event::Up(worker), now);
+                }
+            }
+        }
+        if state.has_failed() {
+            return (starts, Some(now));
+        }
+        now += MS;
+    }
+    (starts, None)
+}
+
+#[test]
+fn workers_that_come_up_and_end_without_a_job_are_failed_starts() {
+    for pulled in [true, false] {
+        let (starts, failed) = workers_live(pulled, MS, |worker| vec![Event::Gone(worker, Begun::No)]);
+        let seconds = failed.expect("nobody would ever do a job").as_secs_f64();
+        assert!(seconds >= 3.0 && starts < 30, "{starts} starts in {seconds} s");
+    }
+}
+
+#[test]
+fn workers_that_end_after_a_job_or_a_while_are_replaced_for_ever_and_at_once() {
+    let ends = |worker| vec![Event::Gone(worker, Begun::Perhaps)];
+    assert_eq!(workers_live(true, MS, ends), (120_000, None));
+    let ends = |worker: WorkerId| {
+        let job = JobId(worker.0);
+        vec![Event::Submitted(job, None), Event::Finished(worker, job), Event::Gone(worker, Begun::No)]
+    };
+    // The job may have gone to the other.
+    let (starts, failed) = workers_live(false, MS, ends);
+    assert!(failed.is_none() && starts > 60_000, "{starts}");
+    let ends = |worker| vec![Event::Gone(worker, Begun::No)];
+    assert_eq!(workers_live(true, State::PROVEN, ends), (120, None), "at rest, and killed now and then");
+}
+
 /// A state whose one worker was started, and that worker.
 fn with_one_worker() -> (State, WorkerId) {
     let mut state = State::new(Config { workers: 1, grace: 5 * MS, pulled: false, max_tasks: None });

@@ -160,13 +160,14 @@ impl Supervisor {
         !is_idle
     }
 
-    /// A worker is no more: what it had in the job table is judged.
-    fn vacate(&self, worker: WorkerId, lost: &WorkerLost) {
-        if let Some(table) = self.shared.table() {
+    /// A worker is no more: what it had in the job table is judged. Whether it ever had something there.
+    fn vacate(&self, worker: WorkerId, lost: &WorkerLost) -> bool {
+        self.shared.table().is_some_and(|table| {
             let mut ended = Vec::new();
-            table.audit(worker, lost, &mut ended);
+            let had_job = table.audit(worker, lost, &mut ended);
             self.shared.finish(ended);
-        }
+            had_job
+        })
     }
 
     /// A worker whose message is longer than a turn is read again after the others.
@@ -360,10 +361,6 @@ impl Supervisor {
             let was_up = member.is_up();
             let (pid, remains) = member.bury();
             let pid = pid.unwrap_or(0); // no process, no job
-            if !was_up {
-                let why = format_args!("a worker, with pid {pid}, ended before it was ready: {status}");
-                self.shared.note_start_failure(RemoteError::msg(why));
-            }
             let begun = match remains {
                 Remains::Received => Begun::Perhaps,
                 // The state may have given it a job that was to be sent next.
@@ -374,7 +371,12 @@ impl Supervisor {
                 }
             };
             let lost = WorkerLost::new(pid, status);
-            self.vacate(worker, &lost);
+            let begun = if self.vacate(worker, &lost) { Begun::Perhaps } else { begun };
+            if begun == Begun::No {
+                let when = if was_up { "it had a job" } else { "it was ready" };
+                let why = format_args!("a worker, with pid {pid}, ended before {when}: {}", lost.status());
+                self.shared.note_start_failure(RemoteError::msg(why));
+            }
             self.shared.tell(Event::Gone(worker, begun), Arrival::Lost(lost));
         }
     }

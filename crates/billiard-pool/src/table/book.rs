@@ -123,6 +123,8 @@ enum Mail {
 struct Holder {
     worker: WorkerId,
     outputs: Outputs,
+    /// Whether a job was collected from it, or taken from it.
+    had_job: bool,
 }
 
 #[derive(Debug)]
@@ -201,7 +203,7 @@ impl Book {
     /// Puts a worker into a free seat.
     pub(crate) fn seat(&mut self, worker: WorkerId, outputs: Outputs) -> Option<usize> {
         let seat = self.seats.iter().position(Option::is_none)?;
-        self.seats[seat] = Some(Holder { worker, outputs });
+        self.seats[seat] = Some(Holder { worker, outputs, had_job: false });
         Some(seat)
     }
 
@@ -408,8 +410,10 @@ impl Book {
         if word.phase() != Some(Phase::Done) || !word.is_of(ticket.job) {
             return None;
         }
-        let output =
-            self.holder(word.seat()).and_then(|holder| holder.outputs.read(ticket.slot, ticket.job, spare_bytes()));
+        let output = self.seats.get_mut(usize::from(word.seat())).and_then(Option::as_mut).and_then(|holder| {
+            holder.had_job = true;
+            holder.outputs.read(ticket.slot, ticket.job, spare_bytes())
+        });
         let outcome = match output {
             Some(Output::Value(bytes)) => Ok((bytes, Received::default())),
             Some(Output::Failure(bytes)) => Err(match codec::decode::<Failure>(&bytes, &mut Received::default()) {
@@ -474,10 +478,12 @@ impl Book {
                 {
                     let Some(job) = self.end_early(control, ticket.slot) else { return Stopped::No };
                     let ended = Ended { cell: job.cell, outcome: Err(why) };
-                    return match self.holder(word.seat()).map(|holder| holder.worker) {
-                        Some(worker) => {
-                            self.doomed.push((ticket.slot, usize::from(word.seat())));
-                            Stopped::During(ended, worker)
+                    let seat = usize::from(word.seat());
+                    return match self.seats.get_mut(seat).and_then(Option::as_mut) {
+                        Some(holder) => {
+                            holder.had_job = true;
+                            self.doomed.push((ticket.slot, seat));
+                            Stopped::During(ended, holder.worker)
                         }
                         None => {
                             self.free(control, ticket);
@@ -493,9 +499,16 @@ impl Book {
         Stopped::No
     }
 
-    /// A worker has ended, and all that it has sent is read: what it had is judged, and its seat is free.
-    pub(crate) fn audit(&mut self, control: &Control<'_>, worker: WorkerId, lost: &WorkerLost, ended: &mut Vec<Ended>) {
-        let Some(seat) = self.seat_of(worker) else { return };
+    /// A worker has ended, and all that it has sent is read: what it had is judged, and its seat is free. Whether it ever had a job.
+    pub(crate) fn audit(
+        &mut self,
+        control: &Control<'_>,
+        worker: WorkerId,
+        lost: &WorkerLost,
+        ended: &mut Vec<Ended>,
+    ) -> bool {
+        let Some(seat) = self.seat_of(worker) else { return false };
+        let before = ended.len();
         let why = || JobError::WorkerLost(Box::new(lost.clone()));
         for slot in 0..self.jobs.len() {
             let Some(ticket) = self.ticket(slot) else { continue };
@@ -521,7 +534,8 @@ impl Book {
             !is_its
         });
         control.clear_seat(seat);
-        self.seats[seat] = None;
+        let had_job = self.seats[seat].take().is_some_and(|holder| holder.had_job);
+        had_job || ended.len() > before
     }
 
     /// Accepts no more. The supervisor collects what is in flight.

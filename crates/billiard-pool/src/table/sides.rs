@@ -194,12 +194,13 @@ impl Table {
         self.book().arrived(&self.control.words(), worker, job, outcome)
     }
 
-    pub(crate) fn audit(&self, worker: WorkerId, lost: &WorkerLost, ended: &mut Vec<Ended>) {
+    pub(crate) fn audit(&self, worker: WorkerId, lost: &WorkerLost, ended: &mut Vec<Ended>) -> bool {
         let (control, mut book) = (self.control.words(), self.book());
-        book.audit(&control, worker, lost, ended);
+        let had_job = book.audit(&control, worker, lost, ended);
         book.rouse_any(&control);
         drop(book);
         control.give_room();
+        had_job
     }
 
     pub(crate) fn close(&self) {
