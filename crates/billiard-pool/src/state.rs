@@ -505,6 +505,7 @@ impl State {
                 let deadline = job.limit.map(|limit| now.saturating_add(limit));
                 self.timers.extend(deadline.map(|due| (due, Timer::Limit(worker))));
                 *stage = Stage::Busy { job: id, deadline };
+                self.unproven.remove(&worker);
                 job.worker = Some(worker);
                 effects.actions.push(Action::Send(worker, id));
             }
