@@ -107,7 +107,7 @@ impl PoolBuilder {
     /// thread or descriptors; [`ErrorKind::Start`] when this program cannot start processes,
     /// since `main` does not begin with `init()` for example, or has threads where its context is to fork. No worker is started then.
     ///
-    /// A pool whose workers cannot be started, again and again, gives up: its jobs end as [`JobError::PoolFailed`](crate::JobError::PoolFailed).
+    /// A pool whose workers cannot be started, or end as soon as they are up and before they have had a job, again and again, gives up: its jobs end as [`JobError::PoolFailed`](crate::JobError::PoolFailed).
     pub fn build(mut self) -> Result<Pool, Error> {
         let workers = match self.workers {
             Some(0) => return Err(Error::new(ErrorKind::Configuration, "a pool needs at least one worker")),

@@ -45,7 +45,7 @@ pub enum JobError {
     /// The pool accepts no jobs any more: it was closed or terminated.
     #[error("the pool accepts no jobs any more: it was closed or terminated")]
     PoolClosed,
-    /// The pool can start no workers, and says why.
+    /// The pool can start no workers, or none that lives until it has a job, and says why.
     #[error("the pool has failed: {0}")]
     PoolFailed(RemoteError),
     /// This process was forked from the one that the pool belongs to.
