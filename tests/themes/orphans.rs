@@ -44,7 +44,19 @@ fn a_killed_program_leaves_nobody() {
 #[test]
 fn a_killed_program_leaves_no_name() {
     let _watchdog = Watchdog::start("a_killed_program_leaves_no_name", 60);
+    killed_with_names(false);
+}
+
+#[test]
+fn a_killed_program_leaves_no_name_of_which_its_guardian_had_yet_to_hear() {
+    let _watchdog = Watchdog::start("a_killed_program_leaves_no_name_of_which_its_guardian_had_yet_to_hear", 60);
+    killed_with_names(true);
+}
+
+/// The guardian is stopped, or not, from before the last names are given until the program is dead.
+fn killed_with_names(stopped: bool) {
     let mut program = Command::new(env!("CARGO_BIN_EXE_child-names"))
+        .args(stopped.then_some("stopped"))
         .stdout(Stdio::piped())
         .spawn()
         .expect("the helper program runs");
@@ -59,6 +71,12 @@ fn a_killed_program_leaves_no_name() {
     assert!(!family.is_empty(), "it has a guardian");
     program.kill().unwrap();
     program.wait().unwrap();
+    if stopped {
+        for &pid in &family {
+            // SAFETY: a signal to a stopped process of the program that this test has started.
+            unsafe { libc::kill(pid.cast_signed(), libc::SIGCONT) };
+        }
+    }
     assert!(eventually(20, || family.iter().all(|&pid| !is_alive(pid))));
     let left: Vec<_> = paths.iter().filter(|path| path.exists()).collect();
     assert_eq!(left, [&paths[3], &paths[4]]);

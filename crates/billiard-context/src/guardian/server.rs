@@ -197,8 +197,25 @@ impl Server {
             }
         }
         self.end();
+        self.hear_last_names();
         self.remove_names();
         Role::Done
+    }
+
+    /// The program's last words may still be on their way to this process when its end is seen. No start among them matters any more.
+    fn hear_last_names(&mut self) {
+        while let Ok(Some(frame)) = self.reader.read(&self.control, Mode::DontWait) {
+            if let Ok((Request::Name { name, given }, ..)) = frame.decode_prefix() {
+                self.note_name(name, given);
+            }
+        }
+    }
+
+    fn note_name(&mut self, name: FileName, given: bool) {
+        match given {
+            true => self.names.insert(name),
+            false => self.names.remove(&name),
+        };
     }
 
     /// Does what is asked; what a child is to do, in the child.
@@ -222,8 +239,7 @@ impl Server {
                     self.ending.push(Ending { at, pid, pidfd });
                 }
             }
-            Request::Name { name, given: true } => drop(self.names.insert(name)),
-            Request::Name { name, given: false } => drop(self.names.remove(&name)),
+            Request::Name { name, given } => self.note_name(name, given),
             Request::Preload { task, argument: body } => {
                 let done = self.preload(task, body, argument, received);
                 let _ = self.control.send(&done); // who is not there needs no answer
