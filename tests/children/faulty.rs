@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use billiard::{Isolation, JobError, Pool};
-use billiard_test_support::{Watchdog, descendants, eventually, is_alive, state};
+use billiard::{Isolation, JobError, JobHandle, Pool};
+use billiard_test_support::{Watchdog, descendants, eventually, is_alive, pool_workers, state};
 
 fn double((n, bytes): (u64, Vec<u8>)) -> (u64, u32, Vec<u8>) {
     (n * 2, std::process::id(), bytes)
@@ -48,12 +48,18 @@ fn main() {
     static OVER: AtomicBool = AtomicBool::new(false);
     let helper = goes_on.then(|| std::thread::spawn(|| go_on(&OVER)));
     let pool = Pool::builder().workers(2).timeout(limit).isolation(isolation).build().expect("a pool");
-    let job = |n| pool.apply_async(double, (n, vec![n as u8; size])).expect("accepted");
-    let handles: Vec<_> = (0..jobs).map(job).collect();
+    // A pool that has given up meanwhile refuses, for the same reason for which the jobs end that it has.
+    let job = |n| pool.apply_async(double, (n, vec![n as u8; size])).map_err(JobError::from);
+    let mut handles: Vec<_> = (0..jobs / 2).map(job).collect();
+    handles.iter().flatten().for_each(JobHandle::wait);
+    // The other half finds workers who have gone to sleep, unless somebody keeps them from it.
+    let sleeps = |pid: u32| matches!(state(pid), None | Some('S' | 'T' | 'Z'));
+    let _ = eventually(5, || pool_workers().into_iter().all(sleeps));
+    handles.extend((jobs / 2..jobs).map(job));
     let (mut values, mut lost, mut limits, mut failed) = (0, 0, 0, 0);
     let mut workers = BTreeSet::new();
     for (n, handle) in (0..).zip(handles) {
-        match handle.get() {
+        match handle.and_then(JobHandle::get) {
             Ok((twice, pid, bytes)) => {
                 workers.insert(pid);
                 assert!(twice == 2 * n && bytes == vec![n as u8; size], "another job's value");
@@ -68,7 +74,7 @@ fn main() {
             Err(other) => panic!("job {n}: {other}"),
         }
     }
-    drop(pool);
+    let _ = pool.join(); // one that has given up says so
     OVER.store(true, Ordering::Relaxed);
     helper.map(std::thread::JoinHandle::join);
     let alive = || descendants(std::process::id()).into_iter().filter(|&pid| is_alive(pid)).count();

@@ -155,11 +155,13 @@ fn a_guardian_that_is_stopped_keeps_no_verdict_back() {
     assert_eq!(pool.apply(double, 4).unwrap(), 8);
 }
 
+/// A result for a job that nobody has: a frame of four bytes, no descriptors, `Returned`, 9999.
+const NOBODYS: [u8; 8] = *b"\0\0\0\x04\0\x01\x8f\x4e";
+
 /// Says on every channel of its process what only billiard should say, and then goes on.
 fn babble(endless: bool) -> u64 {
     let zeros = [0; 64];
-    // A result for a job that nobody has: a frame of seven bytes, no descriptors, `Returned`, 9999.
-    misdeeds::write_to_all_descriptors(b"\0\0\0\x04\0\x01\x8f\x4e");
+    misdeeds::write_to_all_descriptors(&NOBODYS);
     loop {
         misdeeds::write_to_all_descriptors(&zeros);
         if !endless {
@@ -221,6 +223,25 @@ fn a_worker_that_overwrites_its_own_job_keeps_its_caller_not_waiting() {
     assert!(lost > 0, "it did not come to what is tested");
 }
 
+fn flood(_: ()) -> u64 {
+    misdeeds::flood_all_sockets(&NOBODYS.repeat(4096))
+}
+
+#[test]
+fn a_worker_that_never_stops_talking_keeps_no_limit_of_others_from_being_seen() {
+    let _watchdog = Watchdog::start("a_worker_that_never_stops_talking_keeps_no_limit_of_others_from_being_seen", 60);
+    let _alone = alone();
+    let pool = pool_of(2, Isolation::Shared);
+    let flood = pool.apply_async(flood, ()).unwrap();
+    for _ in 0..3 {
+        let long = pool.job(sleep_ms, 1_000_000).timeout(Duration::from_millis(100)).submit().unwrap();
+        assert!(matches!(long.get(), Err(JobError::TimeLimitExceeded(_))));
+        assert_eq!(pool.apply(double, 4).unwrap(), 8);
+    }
+    assert!(flood.terminate());
+    assert!(matches!(flood.get(), Err(JobError::Terminated)));
+}
+
 fn fork_and_return(n: u64) -> u64 {
     // SAFETY: the worker has one thread; its copy is what is tested.
     unsafe { libc::fork() };
@@ -253,15 +274,17 @@ fn large(bytes: usize) -> Vec<u8> {
 fn a_long_result_does_not_keep_others_waiting() {
     let _watchdog = Watchdog::start("a_long_result_does_not_keep_others_waiting", 100);
     let _alone = alone();
-    let pool = pool(2);
-    let long = pool.apply_async(large, 20_000_000).unwrap();
-    let mut tiny = 0;
-    while !long.is_ready() || tiny == 0 {
-        assert_eq!(pool.job(double, 1).timeout(Duration::from_secs(20)).submit().unwrap().get().unwrap(), 2);
-        tiny += 1;
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = pool_of(2, isolation);
+        let long = pool.apply_async(large, 20_000_000).unwrap();
+        let mut tiny = 0;
+        while !long.is_ready() || tiny == 0 {
+            assert_eq!(pool.job(double, 1).timeout(Duration::from_secs(20)).submit().unwrap().get().unwrap(), 2);
+            tiny += 1;
+        }
+        assert!(tiny > 0);
+        assert_eq!(long.get().unwrap().len(), 20_000_000);
     }
-    assert!(tiny > 0);
-    assert_eq!(long.get().unwrap().len(), 20_000_000);
 }
 
 /// Runs something where a future's waker runs: on the pool's own thread.

@@ -6,9 +6,12 @@
 //! `worker.run=kill@3,sys.connection.sendmsg=errno:11@1`: `kill` and `stop` send the process that
 //! signal, `delay:MS` sleeps, `errno:N` makes the system call fail; `@n` names the n-th pass
 //! (the first when it is left out), `@*` every one. Passes are counted by process, from its start.
+//! The names of all that has happened are written to the file that `BILLIARD_FAULT_LOG` names, a line each.
 
 /// The environment variable that holds the plan.
 pub const VARIABLE: &str = "BILLIARD_FAULT";
+/// The environment variable that names the file for what has happened.
+pub const LOG: &str = "BILLIARD_FAULT_LOG";
 
 /// A step of a protocol. Does nothing unless compiled with `--cfg billiard_fault`.
 #[inline(always)]
@@ -89,6 +92,7 @@ mod active {
                 _ => return None,
             }
         };
+        note(name);
         match action {
             Action::Kill => signal(libc::SIGKILL),
             Action::Stop => signal(libc::SIGSTOP),
@@ -96,6 +100,20 @@ mod active {
             Action::Errno(number) => return Some(number),
         }
         None
+    }
+
+    /// One write, so that the lines of many processes do not mix.
+    fn note(name: &str) {
+        use std::io::Write;
+
+        if let Some(path) = std::env::var_os(super::LOG) {
+            let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+            let written = file.and_then(|mut file| file.write_all(format!("{name}\n").as_bytes()));
+            if let Err(error) = written {
+                eprintln!("{}: {error}", super::LOG);
+                std::process::abort();
+            }
+        }
     }
 
     fn signal(signal: libc::c_int) {

@@ -28,6 +28,20 @@ pub fn write_to_all_descriptors(bytes: &[u8]) {
     }
 }
 
+/// Writes to every socket but the standard streams, again and again, for ever.
+pub fn flood_all_sockets(bytes: &[u8]) -> ! {
+    let send = |fd| {
+        // SAFETY: the buffer is as long as it says; what is no socket is an error and nothing more.
+        unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) }
+    };
+    let sockets: Vec<_> = (3..1024).filter(|&fd| send(fd) > 0).collect();
+    loop {
+        for &fd in &sockets {
+            send(fd);
+        }
+    }
+}
+
 /// Reads from address zero, which ends the process with SIGSEGV.
 #[must_use]
 pub fn segfault() -> u32 {

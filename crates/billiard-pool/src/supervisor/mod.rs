@@ -50,6 +50,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// How many ticks it is until every job is looked at.
 const THOROUGH: u32 = 5;
 
+/// How many messages of a worker are read before the others have their turn.
+const MESSAGES: usize = 64;
+
 /// What a worker has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spoke {
@@ -97,6 +100,7 @@ impl Supervisor {
         let mut events = Events::with_capacity(256);
         let mut actions = Vec::new();
         self.tell(Event::Tick); // the first workers
+        let mut was_rung = true;
         loop {
             let Some(due) = self.shared.take_actions(&mut actions) else { return };
             if !actions.is_empty() {
@@ -108,6 +112,9 @@ impl Supervisor {
                 table.supervisor_sleeps();
                 self.work(table)
             });
+            if is_busy && !was_rung {
+                fault::point("supervisor.woken_late");
+            }
             let late = shared.take_late();
             is_busy |= !late.is_empty(); // they may have been the last that a closing pool waits for
             shared.finish(late);
@@ -116,6 +123,7 @@ impl Supervisor {
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 assert!(error.kind() == io::ErrorKind::Interrupted, "epoll failed: {error}");
             }
+            was_rung = !events.is_empty();
             if let Some(table) = shared.table() {
                 table.supervisor_wakes();
             }
@@ -123,8 +131,7 @@ impl Supervisor {
                 self.happened(event);
             }
             for worker in std::mem::take(&mut self.in_turn) {
-                while self.read(worker) == Some(Spoke::First) {}
-                self.note_more(worker);
+                self.listen(worker);
             }
             self.look_again();
             self.tell(Event::Tick);
@@ -138,7 +145,7 @@ impl Supervisor {
         let now = Instant::now();
         if self.tick.is_some_and(|tick| tick <= now) {
             self.ticks = self.ticks.wrapping_add(1);
-            has_jobs = table.tick(self.ticks.is_multiple_of(THOROUGH), &mut ended);
+            has_jobs = table.tick(self.ticks.is_multiple_of(THOROUGH), &mut ended, &mut doomed);
             self.tick = None;
         }
         self.tick = has_jobs.then(|| self.tick.unwrap_or(now + TICK));
@@ -170,9 +177,11 @@ impl Supervisor {
         })
     }
 
-    /// A worker whose message is longer than a turn is read again after the others.
-    fn note_more(&mut self, worker: WorkerId) {
-        if self.members.get(&worker).is_some_and(Member::has_more) && !self.in_turn.contains(&worker) {
+    /// Reads what a worker has said. One whose message is longer than a turn, or that has said much, is read again after the others.
+    fn listen(&mut self, worker: WorkerId) {
+        let is_through = (0..MESSAGES).any(|_| self.read(worker) != Some(Spoke::First));
+        let has_more = !is_through || self.members.get(&worker).is_some_and(Member::has_more);
+        if has_more && !self.in_turn.contains(&worker) {
             self.in_turn.push(worker);
         }
     }
@@ -202,8 +211,7 @@ impl Supervisor {
                 }
                 if event.is_readable() || event.is_read_closed() {
                     // An idle worker says nothing, so that there is nothing behind a result.
-                    while self.read(worker) == Some(Spoke::First) {}
-                    self.note_more(worker);
+                    self.listen(worker);
                 }
             }
             Source::Sentinel => {

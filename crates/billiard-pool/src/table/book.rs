@@ -2,7 +2,7 @@
 //!
 //! One mutex is around it. A job is taken out of the book at the moment its outcome is known, so that none has two.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use billiard_connection::FrameWriter;
 use billiard_context::{RemoteError, task::Task};
@@ -11,6 +11,7 @@ use billiard_wire::{
     codec,
 };
 
+use self::limits::{Limit, Limits};
 use super::{
     control::{Control, MAX_SLOTS, SLOT_BITS, cells, watch},
     memory::{Inputs, MAX_ARGUMENT, Output, Outputs},
@@ -24,8 +25,11 @@ use crate::{
 };
 
 mod duties;
+mod limits;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 pub(crate) type Nanos = u64;
@@ -92,21 +96,14 @@ pub(crate) enum Stopped {
 struct Job {
     id: u64,
     cell: Arc<Cell>,
+    /// What few jobs have, in boxes: the entry of a tiny one is on one cache line.
     limit: Option<Box<Limit>>,
     mail: Option<Box<Mail>>,
     supervised: bool,
+    /// How often it was found to be done without the mail that its worker promised.
+    misses: u8,
     /// Of its cell in the ring.
     position: u64,
-}
-
-/// What few jobs have: the entry of a tiny one is on one cache line.
-#[derive(Debug)]
-struct Limit {
-    time: Duration,
-    /// When its timer is due.
-    due: Nanos,
-    /// When it was first seen to be claimed, by a worker that had not noted when: it may be stopped there.
-    seen: Option<Nanos>,
 }
 
 /// What goes over a worker's socket.
@@ -142,12 +139,9 @@ pub(crate) struct Book {
     supervised: Vec<Ticket>,
     /// Those that wait for their mail to be sent, some of which have ended.
     mail: Vec<Ticket>,
-    /// Slots of cancelled jobs, and which cell has to be passed.
-    cancelled: Vec<(usize, u64)>,
     /// Slots of doomed jobs, and whose end is waited for.
     doomed: Vec<(usize, usize)>,
-    /// When to look at which job.
-    timers: BTreeSet<(Nanos, usize, u64)>,
+    limits: Limits,
     seats: Vec<Option<Holder>>,
     next_job: u64,
     tail: u64,
@@ -170,9 +164,8 @@ impl Book {
             oldest: 0,
             supervised: Vec::new(),
             mail: Vec::new(),
-            cancelled: Vec::new(),
             doomed: Vec::new(),
-            timers: BTreeSet::new(),
+            limits: Limits::default(),
             seats: (0..seats).map(|_| None).collect(),
             next_job: 1,
             tail: 0,
@@ -233,12 +226,14 @@ impl Book {
         if self.free.is_empty() {
             self.make_room(control, ended);
         }
-        let is_ring_full = |begin| self.tail.wrapping_sub(begin) >= control.cells.len() as u64;
-        if is_ring_full(self.begin) {
+        if self.free.is_empty() {
+            return Err(Refused::Full);
+        }
+        if self.is_ring_full(control) {
             self.begin = control.begin(self.begin, self.tail);
         }
-        if self.free.is_empty() || is_ring_full(self.begin) {
-            return Err(Refused::Full);
+        if self.is_ring_full(control) {
+            self.close_ranks(control);
         }
         let Some(slot) = self.free.pop() else { return Err(Refused::Full) };
         let job = self.next_job;
@@ -253,17 +248,14 @@ impl Book {
             self.mail.push(ticket);
             Box::new(Mail::Outgoing(FrameWriter::typed(&head, std::mem::take(&mut new.argument), attachments)))
         });
-        let limit = new.limit.map(|time| {
-            let due = after(now, time);
-            self.timers.insert((due, slot, job));
-            Box::new(Limit { time, due, seen: None })
-        });
+        let limit = new.limit.map(|time| Box::new(self.limits.begin(time, slot, self.tail, now)));
         self.jobs[slot] = Some(Job {
             id: job,
             cell: new.cell.clone(),
             limit,
             mail: frame,
             supervised: new.supervised,
+            misses: 0,
             position: self.tail,
         });
         self.in_flight += 1;
@@ -292,7 +284,7 @@ impl Book {
     /// Whether a limit is due before the supervisor looks.
     #[inline]
     pub(crate) fn is_early(&self) -> bool {
-        self.next_deadline().is_some_and(|due| due < self.sleeps_until)
+        self.limits.next_look().is_some_and(|due| due < self.sleeps_until)
     }
 
     /// Whether the supervisor looks by itself.
@@ -308,6 +300,41 @@ impl Book {
         !self.is_armed
     }
 
+    #[inline]
+    fn is_ring_full(&self, control: &Control<'_>) -> bool {
+        self.tail.wrapping_sub(self.begin) >= control.cells.len() as u64
+    }
+
+    /// Of a full ring at least half of the cells are of jobs that wait no more, behind one that does. Each cell is passed, and those who wait get new ones, in the
+    /// order in which they are.
+    fn close_ranks(&mut self, control: &Control<'_>) {
+        for position in self.begin..self.tail {
+            let waiting = self.at_cell(position).filter(|ticket| control.word(ticket.slot) == Word::ready(ticket.job));
+            control.pass(position);
+            self.begin = position + 1;
+            if let Some(ticket) = waiting {
+                self.move_to_tail(control, ticket);
+            }
+        }
+    }
+
+    /// Gives a job that waits a new cell, the last in the ring, which is not full.
+    fn move_to_tail(&mut self, control: &Control<'_>, ticket: Ticket) {
+        let Some(job) = &mut self.jobs[ticket.slot] else { return };
+        self.limits.moved(job.limit.as_deref(), ticket.slot, job.position, self.tail);
+        job.position = self.tail;
+        control.hint(ticket.slot, ticket.job, self.tail);
+        self.remember(ticket.slot, self.tail);
+        self.tail += 1;
+    }
+
+    /// The job whose cell is at that position; none if it has ended, or has another.
+    fn at_cell(&self, position: u64) -> Option<Ticket> {
+        let slot = self.order[position as usize & (self.order.len() - 1)] as usize;
+        let job = self.jobs.get(slot)?.as_ref().filter(|job| job.position == position)?;
+        Some(Ticket { slot, job: job.id })
+    }
+
     /// Notes whose cell that is.
     #[inline]
     fn remember(&mut self, slot: usize, position: u64) {
@@ -318,26 +345,14 @@ impl Book {
     /// The oldest jobs in flight whose cell nobody else has yet, so many at the most.
     fn oldest(&mut self, most: usize) -> Vec<Ticket> {
         let begin = self.oldest.max(self.tail.saturating_sub(self.order.len() as u64));
-        let of_cell = |position: u64| {
-            let slot = self.order[position as usize & (self.order.len() - 1)] as usize;
-            let job = self.jobs.get(slot)?.as_ref().filter(|job| job.position == position)?;
-            Some((position, Ticket { slot, job: job.id }))
-        };
+        let of_cell = |position: u64| Some((position, self.at_cell(position)?));
         let found: Vec<_> = (begin..self.tail).filter_map(of_cell).take(most).collect();
         self.oldest = found.first().map_or(self.tail, |&(position, _)| position);
         found.into_iter().map(|(_, ticket)| ticket).collect()
     }
 
-    /// Collects some of what is done, the oldest first, and takes back what was cancelled.
+    /// Collects some of what is done, the oldest first.
     fn make_room(&mut self, control: &Control<'_>, ended: &mut Vec<Ended>) {
-        self.begin = control.begin(self.begin, self.tail);
-        self.cancelled.retain(|&(slot, position)| {
-            let passed = position < self.begin;
-            if passed {
-                self.free.push(slot);
-            }
-            !passed
-        });
         let glance = self.seats.len() + GLANCE;
         let oldest = self.oldest(glance);
         self.collect_some(control, oldest, ended);
@@ -373,7 +388,7 @@ impl Book {
         let job = self.jobs[slot].take()?;
         self.in_flight -= 1;
         if let Some(limit) = &job.limit {
-            self.timers.remove(&(limit.due, slot, job.id));
+            self.limits.end(limit, slot, job.position);
         }
         Some(job)
     }
@@ -469,7 +484,7 @@ impl Book {
             match word.phase() {
                 Some(Phase::Ready) if control.cancel(ticket.slot, ticket.job) => {
                     let Some(job) = self.end_early(control, ticket.slot) else { return Stopped::No };
-                    self.cancelled.push((ticket.slot, job.position));
+                    self.free.push(ticket.slot);
                     return Stopped::Before(Ended { cell: job.cell, outcome: Err(why) });
                 }
                 Some(Phase::Claimed) if !begun_too => return Stopped::No,

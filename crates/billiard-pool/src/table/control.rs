@@ -318,10 +318,10 @@ impl Control<'_> {
         }
     }
 
-    /// Ends a job before anybody has it.
+    /// Ends a job before anybody has it: its slot is free.
     #[must_use]
     pub(crate) fn cancel(&self, slot: usize, job: u64) -> bool {
-        self.swap(slot, Word::ready(job), Word::new(job, Phase::Cancelled, 0), Ordering::Relaxed)
+        self.swap(slot, Word::ready(job), Word::new(job, Phase::Free, 0), Ordering::Relaxed)
     }
 
     /// Ends a job that the worker in that seat has.
@@ -461,7 +461,9 @@ impl Control<'_> {
             // Who raised these may be stopped, or dead, or have died in raising another's. Of those who run, one too many may be woken.
             self.used(&self.head.searching).iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
         }
-        let _ = sleepers.any(|seat| self.wake(seat));
+        if sleepers.any(|seat| self.wake(seat)) {
+            fault::point("table.woken_late");
+        }
     }
 
     /// The worker in that seat is to end when it has nothing to do.

@@ -12,6 +12,7 @@ use std::{
 use billiard_connection::FrameWriter;
 use billiard_context::Fd;
 use billiard_shm::{SegmentError, futex::Deadline};
+use billiard_wire::fault;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -154,6 +155,9 @@ impl Table {
         let until = deadline.map_or(recheck, |deadline| deadline.min(recheck));
         let is_pending = || self.look(ticket) == Look::Pending;
         self.control.words().wait(ticket.slot, is_pending, Some(until));
+        if recheck.has_passed() && self.look(ticket) != Look::Pending {
+            fault::point("caller.woken_late");
+        }
     }
 
     /// The supervisor is to collect it. The caller looks once more afterwards.
@@ -249,10 +253,10 @@ impl Table {
 
     /// What it does from time to time while there are jobs: sees to it that nobody trusts in the dead or stopped. False when there are none, or none but results
     /// that wait for their callers; the next who hands one in will wake it.
-    pub(crate) fn tick(&self, thoroughly: bool, ended: &mut Vec<Ended>) -> bool {
+    pub(crate) fn tick(&self, thoroughly: bool, ended: &mut Vec<Ended>, doomed: &mut Vec<WorkerId>) -> bool {
         let (control, mut book) = (self.control.words(), self.book());
         book.rouse_any(&control);
-        let is_settled = thoroughly && book.inspect(&control, ended);
+        let is_settled = thoroughly && book.inspect(&control, now(), ended, doomed);
         !book.disarm(is_settled)
     }
 

@@ -16,8 +16,6 @@ pub(crate) enum Phase {
     Done = 3,
     /// The pool has ended it; the worker in that seat is to end too.
     Doomed = 4,
-    /// The pool has ended it before anybody had it.
-    Cancelled = 5,
 }
 
 /// Phase 8 bits, seat 16, generation 40.
@@ -63,7 +61,6 @@ impl Word {
             2 => Phase::Claimed,
             3 => Phase::Done,
             4 => Phase::Doomed,
-            5 => Phase::Cancelled,
             _ => return None,
         })
     }
@@ -96,8 +93,8 @@ mod tests {
         assert_eq!((word.phase(), word.seat()), (Some(Phase::Doomed), 0xabcd));
         assert!(word.is_of(u64::MAX) && word.is_of((1 << 40) - 1) && !word.is_of(1));
         assert_eq!(Word::ready(5).bits(), 5 << 24 | 1);
-        assert_eq!(Word::from_bits(6).phase(), None);
-        let phases = [Phase::Free, Phase::Ready, Phase::Claimed, Phase::Done, Phase::Doomed, Phase::Cancelled];
+        assert_eq!(Word::from_bits(5).phase(), None);
+        let phases = [Phase::Free, Phase::Ready, Phase::Claimed, Phase::Done, Phase::Doomed];
         for phase in phases {
             assert_eq!(Word::new(7, phase, 1).phase(), Some(phase));
         }

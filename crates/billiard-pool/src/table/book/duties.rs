@@ -1,17 +1,12 @@
 //! What the supervisor does in the book whenever it is awake, and from time to time.
 
-use std::{sync::atomic::Ordering, time::Duration};
-
 use billiard_connection::FrameWriter;
 
-use super::{Book, Control, Ended, Mail, Nanos, Phase, Stopped, Ticket, Word, after, nonsense, watch};
-use crate::{
-    error::JobError,
-    state::{JobId, WorkerId},
-};
+use super::{Book, Control, Ended, Mail, Nanos, Phase, Ticket, Word, nonsense, watch};
+use crate::state::{JobId, WorkerId};
 
-/// How soon a job whose time is short is looked at again while it waits for a worker.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// How often a job may be found to be done without its mail, by a supervisor that has read all sockets in between.
+const MISSES: u8 = 20;
 
 impl Book {
     /// The supervisor collects that job, from now on; the caller looks at it once more.
@@ -60,58 +55,6 @@ impl Book {
         self.mail.append(&mut waiting);
     }
 
-    /// When the first job has to be looked at.
-    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
-        self.timers.first().map(|&(due, ..)| due)
-    }
-
-    /// Ends the jobs that have run for too long; those workers are to end too.
-    pub(crate) fn overdue(
-        &mut self,
-        control: &Control<'_>,
-        now: Nanos,
-        ended: &mut Vec<Ended>,
-        doomed: &mut Vec<WorkerId>,
-    ) {
-        while let Some(&(due, slot, job)) = self.timers.first() {
-            if due > now {
-                return;
-            }
-            self.timers.pop_first();
-            let ticket = Ticket { slot, job };
-            if !self.has(ticket) {
-                continue;
-            }
-            let Some(entry) = self.jobs[slot].as_mut() else { continue };
-            let Some(limit) = &mut entry.limit else { continue };
-            let time = limit.time;
-            let due = match control.word(slot).phase() {
-                Some(Phase::Claimed) => {
-                    let accepted = control.slots[slot].accepted.load(Ordering::Relaxed);
-                    // Zero: not noted yet. In the future: no moment that a worker has had.
-                    let is_moment = accepted != 0 && accepted <= now;
-                    after(if is_moment { accepted } else { *limit.seen.get_or_insert(now) }, time)
-                }
-                // Its time has not begun; a short one is not looked at all the time.
-                Some(Phase::Ready) => after(now, time.max(LOOK_AGAIN)),
-                _ => continue,
-            };
-            if due > now {
-                limit.due = due;
-                self.timers.insert((due, slot, job));
-                continue;
-            }
-            match self.stop(control, ticket, JobError::TimeLimitExceeded(time), true) {
-                Stopped::Before(one) => ended.push(one),
-                Stopped::During(one, worker) => {
-                    ended.push(one);
-                    doomed.push(worker);
-                }
-                Stopped::No => {}
-            }
-        }
-    }
-
     /// If jobs wait, sees to it that a worker looks.
     pub(crate) fn rouse_any(&mut self, control: &Control<'_>) {
         self.begin = control.begin(self.begin, self.tail);
@@ -121,19 +64,36 @@ impl Book {
     }
 
     /// Looks at every job in flight: what nobody has told of is collected where it is the supervisor's to collect, a word that cannot be ends its job, and a job that
-    /// waits and has no cell any more gets one. Whether all that is left is done, and for its callers to collect: then there is nothing to look for.
-    pub(crate) fn inspect(&mut self, control: &Control<'_>, ended: &mut Vec<Ended>) -> bool {
+    /// waits and has no cell any more gets one. Workers that promise mail and send none are in `doomed`. Whether all that is left is done, and for its callers to
+    /// collect: then there is nothing to look for.
+    pub(crate) fn inspect(
+        &mut self,
+        control: &Control<'_>,
+        now: Nanos,
+        ended: &mut Vec<Ended>,
+        doomed: &mut Vec<WorkerId>,
+    ) -> bool {
         self.sweep(control, ended);
         self.begin = control.begin(self.begin, self.tail);
         let mut is_settled = true;
         for slot in 0..self.jobs.len() {
             let Some(job) = &self.jobs[slot] else { continue };
-            let ticket = Ticket { slot, job: job.id };
+            let (ticket, is_supervised) = (Ticket { slot, job: job.id }, job.supervised);
             let word = control.word(slot);
-            is_settled &= word.phase() == Some(Phase::Done) && !job.supervised;
-            match word.phase() {
-                Some(Phase::Ready) if word == Word::ready(ticket.job) => self.find_again(control, ticket),
-                Some(Phase::Claimed | Phase::Done) if word.is_of(ticket.job) && self.holder(word.seat()).is_some() => {}
+            let is_done = word.phase() == Some(Phase::Done);
+            is_settled &= is_done && !is_supervised;
+            let holder = self.holder(word.seat()).filter(|_| word.is_of(ticket.job)).map(|holder| holder.worker);
+            match (word.phase(), holder) {
+                (Some(Phase::Ready), _) if word == Word::ready(ticket.job) => self.find_again(control, ticket),
+                (Some(Phase::Claimed), Some(_)) => self.note_begun(control, ticket, now),
+                (Some(Phase::Done), Some(_)) if !is_supervised => {}
+                (Some(Phase::Done), Some(worker)) => {
+                    if self.misses_mail(ticket) {
+                        let why = nonsense("its worker says that it is done, and has sent no result");
+                        ended.extend(self.discard(control, ticket, why));
+                        doomed.push(worker);
+                    }
+                }
                 _ => {
                     ended.extend(self.discard(control, ticket, nonsense("its place in the job table was overwritten")))
                 }
@@ -142,17 +102,20 @@ impl Book {
         is_settled
     }
 
+    /// A job that is done could not be collected: its mail has not come. It was sent before the job was done, so that it comes as soon as it is read; whether that
+    /// has been so for too long.
+    fn misses_mail(&mut self, ticket: Ticket) -> bool {
+        self.jobs[ticket.slot].as_mut().is_some_and(|job| {
+            job.misses = job.misses.saturating_add(1);
+            job.misses > MISSES
+        })
+    }
+
     /// Puts a job that waits into the ring again if its cell was passed, as nobody does who can be trusted.
     fn find_again(&mut self, control: &Control<'_>, ticket: Ticket) {
-        let is_ring_full = self.tail - self.begin >= control.cells.len() as u64;
-        if let Some(job) = &mut self.jobs[ticket.slot]
-            && job.position < self.begin
-            && !is_ring_full
-        {
-            job.position = self.tail;
-            control.hint(ticket.slot, ticket.job, self.tail);
-            self.remember(ticket.slot, self.tail);
-            self.tail += 1;
+        let was_passed = self.jobs[ticket.slot].as_ref().is_some_and(|job| job.position < self.begin);
+        if was_passed && !self.is_ring_full(control) {
+            self.move_to_tail(control, ticket);
         }
     }
 }

@@ -1,0 +1,103 @@
+//! What the book does in a given order of events.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::*;
+use crate::table::{
+    control::{Claim, Words},
+    memory::Shape,
+};
+
+const MS: Nanos = 1_000_000;
+
+/// A tiny job, one millisecond after the beginning of time.
+fn submit(book: &mut Book, control: &Control<'_>, inputs: &Inputs, limit: Option<Duration>) -> Result<Ticket, Refused> {
+    let (task, argument, attachments) = (Task::from_words([1, 2]), vec![1], Attachments::default());
+    let mut new = NewJob { task, argument, attachments, limit, cell: Cell::empty(), supervised: false };
+    book.submit(control, inputs, &mut new, MS, &mut Vec::new())
+}
+
+#[test]
+fn what_is_cancelled_behind_a_job_that_waits_takes_no_room() {
+    const SLOTS: usize = 4;
+    let (words, inputs) = (Words::new(SLOTS, 1), Inputs::create(Shape { slots: SLOTS as u32, seats: 1 }).unwrap());
+    let (control, mut book) = (words.control(), Book::new(SLOTS, 1));
+    let first = [None, Some(Duration::from_secs(1))].map(|limit| submit(&mut book, &control, &inputs, limit).unwrap());
+    for _ in 0..10 * cells(SLOTS) {
+        let unwanted = submit(&mut book, &control, &inputs, Some(Duration::from_secs(2))).expect("there is room");
+        let stopped = book.stop(&control, unwanted, JobError::Cancelled, false);
+        assert!(matches!(stopped, Stopped::Before(_)));
+    }
+    assert!(book.next_deadline().is_some());
+    let last =
+        [submit(&mut book, &control, &inputs, None).unwrap(), submit(&mut book, &control, &inputs, None).unwrap()];
+    assert_eq!(submit(&mut book, &control, &inputs, None), Err(Refused::Full), "as many as there are slots");
+    // They are claimed in the order in which they came.
+    for ticket in first.into_iter().chain(last) {
+        let claim = std::iter::from_fn(|| control.front()).find_map(|head| {
+            let claim = control.take(head, 0);
+            control.pass(head);
+            claim
+        });
+        assert_eq!(claim, Some(Claim { slot: ticket.slot, generation: ticket.job }));
+    }
+    assert_eq!(control.front().and_then(|head| control.take(head, 0)), None);
+}
+
+#[test]
+fn a_limit_runs_from_the_claim_whoever_says_what_later() {
+    let (words, inputs) = (Words::new(3, 1), Inputs::create(Shape { slots: 3, seats: 1 }).unwrap());
+    let (control, mut book) = (words.control(), Book::new(3, 1));
+    book.seat(WorkerId(1), Outputs::create(Shape { slots: 3, seats: 1 }).unwrap()).unwrap();
+    let limits = [Some(Duration::from_millis(20)), None, Some(Duration::from_millis(5))];
+    let [long, _, short] = limits.map(|limit| submit(&mut book, &control, &inputs, limit).unwrap());
+    let overdue = |book: &mut Book, now| {
+        let (mut ended, mut doomed) = (Vec::new(), Vec::new());
+        book.overdue(&control, now, &mut ended, &mut doomed);
+        (ended.len(), doomed)
+    };
+    assert_eq!(book.next_deadline(), Some(6 * MS), "the shortest, though it is not the first");
+    assert_eq!(overdue(&mut book, 100 * MS), (0, vec![]), "nobody has begun");
+    assert_eq!(book.next_deadline(), Some(105 * MS));
+    // All three begin now; the worker says when for the first.
+    for _ in 0..3 {
+        let head = control.front().unwrap();
+        assert!(control.take(head, 0).is_some());
+        control.pass(head);
+    }
+    control.slots[long.slot].accepted.store(103 * MS, Ordering::Relaxed);
+    assert_eq!(overdue(&mut book, 105 * MS), (0, vec![]));
+    assert_eq!(book.next_deadline(), Some(110 * MS), "seen to have begun at 105");
+    control.slots[short.slot].accepted.store(104 * MS, Ordering::Relaxed);
+    control.slots[long.slot].accepted.store(200 * MS, Ordering::Relaxed);
+    assert_eq!(overdue(&mut book, 110 * MS), (1, vec![WorkerId(1)]));
+    assert_eq!(book.next_deadline(), Some(123 * MS), "what is said later puts nothing off");
+    assert_eq!(overdue(&mut book, 122 * MS), (0, vec![]));
+    assert_eq!(overdue(&mut book, 123 * MS), (1, vec![WorkerId(1)]));
+    assert_eq!(book.next_deadline(), None);
+}
+
+#[test]
+fn a_limit_is_kept_however_many_jobs_come_behind() {
+    let (words, inputs) = (Words::new(2, 1), Inputs::create(Shape { slots: 2, seats: 1 }).unwrap());
+    let (control, mut book) = (words.control(), Book::new(2, 1));
+    book.seat(WorkerId(1), Outputs::create(Shape { slots: 2, seats: 1 }).unwrap()).unwrap();
+    let take = || {
+        let head = control.front().unwrap();
+        let claim = control.take(head, 0).unwrap();
+        control.pass(head);
+        claim
+    };
+    submit(&mut book, &control, &inputs, Some(Duration::from_millis(9))).unwrap();
+    take();
+    for _ in 0..5 * cells(2) {
+        let ticket = submit(&mut book, &control, &inputs, None).unwrap();
+        assert!(control.publish(take(), 0));
+        assert!(book.collect(&control, ticket).is_some());
+    }
+    let (mut ended, mut doomed) = (Vec::new(), Vec::new());
+    book.overdue(&control, 10 * MS, &mut ended, &mut doomed);
+    assert_eq!(book.next_deadline(), Some(19 * MS), "seen to have begun at 10");
+    book.overdue(&control, 19 * MS, &mut ended, &mut doomed);
+    assert_eq!(doomed, [WorkerId(1)]);
+}
