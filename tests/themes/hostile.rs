@@ -242,6 +242,55 @@ fn a_worker_that_never_stops_talking_keeps_no_limit_of_others_from_being_seen() 
     assert!(matches!(flood.get(), Err(JobError::Terminated)));
 }
 
+fn end_and_flood_on(_: ()) {
+    misdeeds::end_and_flood_on(&NOBODYS.repeat(4096))
+}
+
+#[test]
+fn a_copy_of_a_dead_worker_that_never_stops_talking_keeps_nobody_waiting() {
+    let _watchdog = Watchdog::start("a_copy_of_a_dead_worker_that_never_stops_talking_keeps_nobody_waiting", 60);
+    let _alone = alone();
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = pool_of(2, isolation);
+        let long = pool.job(sleep_ms, 1_000_000).timeout(Duration::from_millis(200)).submit().unwrap();
+        assert!(matches!(pool.apply(end_and_flood_on, ()), Err(JobError::WorkerLost(_))));
+        assert!(matches!(long.get(), Err(JobError::TimeLimitExceeded(_))));
+        assert_eq!(pool.apply(double, 4).unwrap(), 8);
+        pool.join().unwrap();
+    }
+}
+
+/// Where the slot words of a job table begin.
+const SLOTS: i64 = 448;
+
+fn wipe_later(_: ()) -> u64 {
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(misdeeds::wipe_words("jobs", SLOTS, 64) > 0);
+    });
+    7
+}
+
+#[test]
+fn a_result_whose_word_is_overwritten_while_nobody_looks_is_an_error_and_not_waited_for() {
+    let _watchdog = Watchdog::start("a_result_whose_word_is_overwritten_while_nobody_looks", 60);
+    let _alone = alone();
+    let pool = pool_of(1, Isolation::Shared);
+    for polled in [false, true] {
+        let mut job = pool.apply_async(wipe_later, ()).unwrap();
+        // By then the worker has published, the pool has come to rest, and the word is gone.
+        std::thread::sleep(Duration::from_millis(600));
+        if polled {
+            let (tell, told) = mpsc::channel();
+            on_wake(&mut job, move || tell.send(()).unwrap());
+            told.recv().unwrap();
+        }
+        assert!(eventually(10, || job.is_ready()));
+        assert!(matches!(job.get(), Err(JobError::ResultDecode(_))));
+        assert_eq!(pool.apply(double, 4).unwrap(), 8);
+    }
+}
+
 fn fork_and_return(n: u64) -> u64 {
     // SAFETY: the worker has one thread; its copy is what is tested.
     unsafe { libc::fork() };

@@ -76,3 +76,23 @@ fn results_with_descriptors_that_nobody_wants_are_closed() {
         pool.join().unwrap();
     }
 }
+
+fn length(file: Fd<File>) -> u64 {
+    file.metadata().unwrap().len()
+}
+
+#[test]
+fn an_argument_is_not_kept_once_its_worker_has_it() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _watchdog = Watchdog::start("an_argument_is_not_kept_once_its_worker_has_it", 60);
+    for isolation in [Isolation::Shared, Isolation::Strict] {
+        let pool = Pool::builder().workers(2).isolation(isolation).build().unwrap();
+        assert!(eventually(30, || pool.ready_workers() == 2));
+        let before = Census::take();
+        for _ in 0..20 {
+            assert_eq!(pool.apply(length, Fd::from(File::open("/dev/null").unwrap())).unwrap(), 0);
+        }
+        assert!(eventually(10, || Census::take() == before), "{isolation:?}: {before:?}, now {:?}", Census::take());
+        pool.join().unwrap();
+    }
+}

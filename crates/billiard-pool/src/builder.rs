@@ -17,7 +17,7 @@ use crate::{
 #[non_exhaustive]
 pub enum Isolation {
     /// Jobs wait in memory that the pool and its workers share, and workers take them by themselves: in the common case without a system call. A worker that runs wild and
-    /// overwrites what it shares can make jobs that are in flight lost or wrong. It cannot harm this program's memory, or keep it waiting.
+    /// overwrites what it shares can make jobs that are in flight lost or wrong, and have other workers ended. It cannot harm this program's memory.
     #[default]
     Shared,
     /// Each worker has a private socket pair with the pool and shares no memory with anybody: a worker that runs wild harms its own job alone. Many times slower for small jobs.
@@ -64,7 +64,8 @@ impl PoolBuilder {
         self
     }
 
-    /// How long a worker that has to end has between SIGTERM and SIGKILL, and so have the processes of its group, which its jobs may have started. 100 ms by default.
+    /// How long a worker that has to end has between SIGTERM and SIGKILL; its group, of the processes that its jobs have started, gets both signals too, and SIGKILL as soon as the worker has ended.
+    /// 100 ms by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -144,7 +145,7 @@ impl PoolBuilder {
             };
         let config = Config { workers, grace: self.grace, pulled: table.is_some(), max_tasks: self.max_tasks };
         let shared = Arc::new(Shared::new(State::new(config), waker, &self, workers, table));
-        let supervisor = Supervisor::new(poll, shared.clone(), self.context, self.max_tasks)
+        let supervisor = Supervisor::new(poll, shared.clone(), self.context, config)
             .map_err(io("the pool's event loop could not be made"))?;
         let thread = thread::Builder::new()
             .name("billiard-pool".into())

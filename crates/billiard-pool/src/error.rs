@@ -31,6 +31,7 @@ pub enum JobError {
     #[error("the argument of the job cannot be encoded")]
     ArgumentEncode(#[source] EncodeError),
     /// Its argument could not be decoded in the worker, or not be sent there: the kernel refuses some descriptors, those of io_uring for one. It did not run.
+    /// Under [`Isolation::Shared`](crate::Isolation::Shared), a worker that had taken what cannot be sent is replaced.
     #[error("the argument of the job cannot be sent to the worker, or decoded there: {0}")]
     ArgumentDecode(RemoteError),
     /// It ran, and its value could not be encoded.

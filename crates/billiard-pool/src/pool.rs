@@ -24,7 +24,7 @@ use crate::{
     job::{How, JobBuilder, Room},
     message::ToWorker,
     state::{Action, Effects, Event, JobId, State, Verdict},
-    table::{Ended, Look, NewJob, Refused, Stopped, Table, Ticket},
+    table::{Ended, Look, Mail, NewJob, Refused, Stopped, Table, Ticket},
 };
 
 /// A pool of worker processes.
@@ -103,6 +103,12 @@ struct Record {
     cell: Arc<Cell>,
     /// What goes to a worker; with the supervisor while one has it.
     frame: Option<FrameWriter>,
+}
+
+impl Record {
+    fn ended(self, outcome: RawOutcome) -> Ended {
+        Ended { cell: self.cell, outcome, rest: self.frame.map(|frame| Box::new(Mail::Outgoing(frame))) }
+    }
 }
 
 /// What came with an event for the job that it concerns.
@@ -197,7 +203,7 @@ impl Shared {
                     (Verdict::Lost, Arrival::Lost(lost)) => Err(JobError::WorkerLost(Box::new(lost))),
                     (verdict, _) => Err(inner.error_of(verdict)),
                 };
-                ended.push(Ended { cell: record.cell, outcome });
+                ended.push(record.ended(outcome));
             }
         }
         if inner.waiting > 0 && (inner.state.queued() < self.queue_size || !inner.state.is_running()) {
@@ -215,9 +221,9 @@ impl Shared {
     /// Tells the handles. No lock is held: what wakes may run anything.
     #[inline]
     pub(crate) fn finish(&self, ended: impl IntoIterator<Item = Ended>) {
-        for Ended { cell, outcome } in ended {
+        for Ended { cell, outcome, rest } in ended {
             cell.complete(outcome);
-            guard(|| drop(cell)); // and with it a value that callbacks have seen and nobody wants
+            guard(|| drop((cell, rest))); // and with the cell a value that callbacks have seen and nobody wants
         }
     }
 
@@ -228,11 +234,21 @@ impl Shared {
 
     /// Brings a job's outcome out of the table into its cell, if it is there.
     pub(crate) fn collect(&self, ticket: Ticket, cell: &Cell) {
-        if let Some(table) = &self.table
-            && table.look(ticket) == Look::Done
-            && !cell.has_callback()
-        {
-            self.finish(self.take(table, ticket));
+        let Some(table) = &self.table else { return };
+        match table.look(ticket) {
+            Look::Done if !cell.has_callback() => self.finish(self.take(table, ticket)),
+            Look::Gone => self.see_to(table, ticket, cell),
+            Look::Done | Look::Pending => {}
+        }
+    }
+
+    /// A job that is no longer in its slot is in its cell, or on the way there; or its word was overwritten: then nobody tells, and the supervisor has to look.
+    fn see_to(&self, table: &Table, ticket: Ticket, cell: &Cell) {
+        if !cell.is_ready() {
+            table.supervise(ticket);
+            if table.look_after() {
+                self.wake();
+            }
         }
     }
 
@@ -273,10 +289,7 @@ impl Shared {
         loop {
             match table.look(ticket) {
                 Look::Gone => {
-                    // Somebody has it, or its word was overwritten: then nobody tells, and the supervisor has to look.
-                    if !cell.is_ready() && table.look_after() {
-                        self.wake();
-                    }
+                    self.see_to(table, ticket, cell);
                     return Waited::Elsewhere;
                 }
                 Look::Done => match self.take(table, ticket) {
@@ -335,7 +348,11 @@ impl Shared {
 
     /// What has ended elsewhere, and has callbacks.
     pub(crate) fn take_late(&self) -> Vec<Ended> {
-        std::mem::take(&mut self.inner().late)
+        let mut inner = self.inner();
+        if inner.waiting > 0 {
+            self.room.notify_all();
+        }
+        std::mem::take(&mut inner.late)
     }
 
     /// Says that this thread is the supervisor.
@@ -380,7 +397,10 @@ impl Shared {
 
     /// Remembers why a worker could not be started.
     pub(crate) fn note_start_failure(&self, why: RemoteError) {
-        self.inner().start_failure = Some(why);
+        let mut inner = self.inner();
+        if !inner.state.has_failed() {
+            inner.start_failure = Some(why); // the last before it gave up: those that are let go then end as well
+        }
     }
 
     pub(crate) fn submit<A: Message, R: Message>(
@@ -401,6 +421,10 @@ impl Shared {
         };
         let cell = match callbacks.is_empty() {
             true => Cell::empty(),
+            // Jobs that have ended and whose callbacks have yet to run are as many as may wait for a worker.
+            false if self.await_room(room, |inner| inner.late.len() < self.queue_size).is_none() => {
+                return Err(SubmitError::new(argument, JobError::Full));
+            }
             false => Arc::new(Cell::with_callback(callbacks.into_callback())),
         };
         let limit = limit.or(self.default_limit);
@@ -417,19 +441,9 @@ impl Shared {
                 }
             };
         }
-        let mut inner = self.inner();
-        while inner.state.is_running() && inner.state.queued() >= self.queue_size {
-            if !room.waits() || self.is_supervisor() {
-                drop(inner);
-                return Err(SubmitError::new(argument, JobError::Full));
-            }
-            inner.waiting += 1;
-            inner = match room.deadline().map(Deadline::remaining) {
-                None => self.room.wait(inner).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => self.room.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
-            inner.waiting -= 1;
-        }
+        let Some(mut inner) = self.await_room(room, |inner| inner.state.queued() < self.queue_size) else {
+            return Err(SubmitError::new(argument, JobError::Full));
+        };
         if !inner.state.is_running() {
             let error = inner.refusal();
             drop(inner);
@@ -443,6 +457,24 @@ impl Shared {
         inner.jobs.insert(id, Record { cell: cell.clone(), frame });
         self.decide(inner, Event::Submitted(id, limit), Arrival::None, true);
         Ok(JobHandle::new(id, None, cell, self.clone()))
+    }
+
+    /// Waits until there is room, or the pool accepts no more. None where the caller does not wait, or no longer, or may not: on the pool's own thread, where nobody else
+    /// would make room.
+    fn await_room(&self, room: Room, has_room: impl Fn(&Inner) -> bool) -> Option<MutexGuard<'_, Inner>> {
+        let mut inner = self.inner();
+        while inner.state.is_running() && !has_room(&inner) {
+            if !room.waits() || self.is_supervisor() {
+                return None;
+            }
+            inner.waiting += 1;
+            inner = match room.deadline().map(Deadline::remaining) {
+                None => self.room.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.room.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+            inner.waiting -= 1;
+        }
+        Some(inner)
     }
 
     #[inline]
@@ -486,9 +518,7 @@ impl Shared {
             table.end_all(|| JobError::Terminated, &mut ended);
         }
         let records: Vec<_> = self.inner().jobs.drain().collect();
-        ended.extend(
-            records.into_iter().map(|(_, record)| Ended { cell: record.cell, outcome: Err(JobError::Terminated) }),
-        );
+        ended.extend(records.into_iter().map(|(_, record)| record.ended(Err(JobError::Terminated))));
         self.finish(ended);
         // What has been put off meanwhile: no job is left by now that could come to it.
         self.finish(self.take_late());
@@ -556,7 +586,8 @@ impl Pool {
     /// # Errors
     ///
     /// [`SubmitError`] with the argument: when it cannot be encoded, the function is not in the main executable, the pool accepts no jobs any more or has failed,
-    /// or is another process's; and on the pool's own thread, where callbacks and the wakers of futures run and nothing may wait, when the queue is full.
+    /// or is another process's; and on the pool's own thread, where callbacks and most wakers of futures run and nothing may wait, when the queue is full. Jobs that have ended and whose callbacks have yet to run
+    /// fill the queue too, for those who hand in jobs with callbacks.
     pub fn apply_async<A: Message, R: Message>(
         &self,
         function: fn(A) -> R,

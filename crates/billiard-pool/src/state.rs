@@ -148,8 +148,19 @@ struct Job {
 enum Stage {
     Starting,
     Idle,
-    Busy { job: JobId, deadline: Option<Time> },
-    Leaving,
+    Busy {
+        job: JobId,
+        deadline: Option<Time>,
+    },
+    /// It is to end; and whether it has had TERM, which it gets once: the second would end a job at once that heeds the first.
+    Leaving {
+        told: bool,
+    },
+}
+
+impl Stage {
+    /// It gets no more jobs.
+    const LEAVING: Self = Self::Leaving { told: false };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -349,7 +360,7 @@ impl State {
                 self.prove(worker);
                 self.resolve(job, Verdict::Done, effects);
                 if self.has_done_enough(worker) {
-                    self.take_job(worker, Stage::Leaving);
+                    self.take_job(worker, Stage::LEAVING);
                     effects.actions.push(Action::Leave(worker));
                     self.timers.insert((now.saturating_add(Self::LEAVE), Timer::Grace(worker)));
                 } else {
@@ -357,7 +368,7 @@ impl State {
                     self.idle.push(worker);
                 }
             }
-            Some(Stage::Leaving) | None => {} // decided before
+            Some(Stage::Leaving { .. }) | None => {} // decided before
             Some(_) => self.broken(worker, effects),
         }
     }
@@ -372,8 +383,10 @@ impl State {
 
     /// Ends a worker.
     fn end_worker(&mut self, worker: WorkerId, now: Time, effects: &mut Effects) {
-        if let Some(stage) = self.workers.get_mut(&worker) {
-            *stage = Stage::Leaving;
+        if let Some(stage) = self.workers.get_mut(&worker)
+            && *stage != (Stage::Leaving { told: true })
+        {
+            *stage = Stage::Leaving { told: true };
             self.idle.retain(|&idle| idle != worker);
             effects.actions.push(Action::Terminate(worker));
             self.timers.insert((now.saturating_add(self.config.grace), Timer::Grace(worker)));
@@ -382,7 +395,7 @@ impl State {
 
     /// Ends a busy worker together with its job.
     fn doom(&mut self, worker: WorkerId, verdict: Verdict, now: Time, effects: &mut Effects) {
-        if let Some(job) = self.take_job(worker, Stage::Leaving) {
+        if let Some(job) = self.take_job(worker, Stage::LEAVING) {
             self.resolve(job, verdict, effects);
             self.end_worker(worker, now, effects);
         }
@@ -392,9 +405,9 @@ impl State {
     fn broken(&mut self, worker: WorkerId, effects: &mut Effects) {
         match self.workers.get_mut(&worker) {
             // One that is not up yet counts as a failed start when it is gone.
-            Some(Stage::Busy { .. } | Stage::Starting | Stage::Leaving) => {}
+            Some(Stage::Busy { .. } | Stage::Starting | Stage::Leaving { .. }) => {}
             Some(stage @ Stage::Idle) => {
-                *stage = Stage::Leaving;
+                *stage = Stage::LEAVING;
                 self.idle.retain(|&idle| idle != worker);
             }
             None => return,
@@ -403,7 +416,7 @@ impl State {
     }
 
     fn gone(&mut self, worker: WorkerId, begun: Begun, now: Time, effects: &mut Effects) {
-        let job = self.take_job(worker, Stage::Leaving);
+        let job = self.take_job(worker, Stage::LEAVING);
         let had_job = job.is_some();
         if let Some(job) = job {
             match self.jobs.get_mut(&job) {
@@ -417,6 +430,7 @@ impl State {
         }
         self.idle.retain(|&idle| idle != worker);
         self.tasks.remove(&worker);
+        self.timers.retain(|&(_, timer)| timer != Timer::Grace(worker));
         let stage = self.workers.remove(&worker);
         if had_job || begun == Begun::Perhaps {
             self.prove(worker);
@@ -441,8 +455,9 @@ impl State {
         let delay = (Self::BACK_OFF * (1 << doublings)).min(Duration::from_secs(1));
         self.restart_at = now + delay;
         let hopeless = self.failures > self.patience() && now - self.failing_since >= Self::PATIENCE;
-        // Those that are up go on, whatever keeps others from joining them.
-        if hopeless && self.ready_workers() == 0 && self.phase != Phase::Ending {
+        // Those that are up go on, whatever keeps others from joining them; and one that was, and is to end, makes room for its successor.
+        let are_all_starting = self.workers.values().all(|&stage| stage == Stage::Starting);
+        if hopeless && are_all_starting && self.phase != Phase::Ending {
             self.end(Phase::Failed, Verdict::PoolFailed, now, effects);
         }
     }
@@ -453,7 +468,7 @@ impl State {
         }
         self.phase = phase;
         for (worker, stage) in self.workers.clone() {
-            if stage == Stage::Leaving {
+            if matches!(stage, Stage::Leaving { .. }) {
                 // It was told so by a pool that had time.
                 self.timers.insert((now.saturating_add(self.config.grace), Timer::Grace(worker)));
             }
@@ -520,7 +535,7 @@ impl State {
         let grace = if self.phase == Phase::Closing { Self::LEAVE } else { self.config.grace };
         for (&worker, stage) in &mut self.workers {
             if matches!(stage, Stage::Starting | Stage::Idle) {
-                *stage = Stage::Leaving;
+                *stage = Stage::LEAVING;
                 effects.actions.push(Action::Leave(worker));
                 self.timers.insert((now.saturating_add(grace), Timer::Grace(worker)));
             }

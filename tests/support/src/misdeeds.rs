@@ -12,6 +12,26 @@ pub fn heed_sigterm() {
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
 }
 
+/// Leaves a child in the group of this process that waits for SIGTERM, then does this, and ends. It waits from before this returns.
+pub fn fork_and_await_sigterm(then: impl FnOnce()) {
+    // SAFETY: zeros are a set of signals; it is made empty.
+    let mut term: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a set, and a signal that there is.
+    unsafe { libc::sigaddset(&raw mut term, libc::SIGTERM) };
+    // SAFETY: two sets. Blocked before the fork, so that none is missed.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const term, std::ptr::null_mut()) };
+    // SAFETY: the process has one thread, so that its copy may do anything.
+    if unsafe { libc::fork() } == 0 {
+        heed_sigterm(); // an ignored signal would not be waited for
+        let mut signal = 0;
+        // SAFETY: a set that is blocked, and where to say which.
+        unsafe { libc::sigwait(&raw const term, &raw mut signal) };
+        then();
+        // SAFETY: it ends the process.
+        unsafe { libc::_exit(0) };
+    }
+}
+
 /// Closes every descriptor but the standard streams, as if this process owned them all.
 pub fn close_all_descriptors() {
     for fd in 3..1024 {
@@ -28,7 +48,7 @@ pub fn write_to_all_descriptors(bytes: &[u8]) {
     }
 }
 
-/// Writes to every socket but the standard streams, again and again, for ever.
+/// Writes to every socket but the standard streams, again and again, until nobody is left who could read it; then the process ends.
 pub fn flood_all_sockets(bytes: &[u8]) -> ! {
     let send = |fd| {
         // SAFETY: the buffer is as long as it says; what is no socket is an error and nothing more.
@@ -36,11 +56,48 @@ pub fn flood_all_sockets(bytes: &[u8]) -> ! {
     };
     let sockets: Vec<_> = (3..1024).filter(|&fd| send(fd) > 0).collect();
     loop {
-        for &fd in &sockets {
-            send(fd);
+        if sockets.iter().all(|&fd| send(fd) < 0) {
+            // SAFETY: it ends the process, whatever that was.
+            unsafe { libc::_exit(0) };
         }
     }
 }
+
+/// Leaves a copy of this process in a session of its own, which [floods](flood_all_sockets) all sockets, and ends.
+pub fn end_and_flood_on(bytes: &[u8]) -> ! {
+    // SAFETY: the copy makes system calls alone.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: no preconditions.
+            unsafe { libc::setsid() };
+            flood_all_sockets(bytes)
+        }
+        // SAFETY: it ends the process, as is wanted.
+        _ => unsafe { libc::_exit(0) },
+    }
+}
+
+/// Writes zero over words of the segments of that kind of which this process has descriptors: so many, one in each line of 64 bytes, from a place on. How many it
+/// has overwritten.
+pub fn wipe_words(kind: &str, place: i64, count: i64) -> i64 {
+    /// Of a segment: its kind is at this offset, and what it holds begins at that.
+    const HEADER: (i64, i64) = (16, 64);
+
+    let mut wiped = 0;
+    for fd in 3..1024 {
+        let mut found = [0_u8; 8];
+        // SAFETY: the buffer is as long as it says; what is no file is an error and nothing more.
+        unsafe { libc::pread(fd, found.as_mut_ptr().cast(), found.len(), HEADER.0) };
+        for line in 0..if found.starts_with(kind.as_bytes()) { count } else { 0 } {
+            // SAFETY: eight bytes of a zero; that others rely on what was there is what is tested.
+            let written = unsafe { libc::pwrite(fd, (&raw const ZERO).cast(), 8, HEADER.1 + place + 64 * line) };
+            wiped += i64::from(written == 8);
+        }
+    }
+    wiped
+}
+
+static ZERO: u64 = 0;
 
 /// Reads from address zero, which ends the process with SIGSEGV.
 #[must_use]

@@ -29,6 +29,8 @@ struct World {
     next_job: u64,
     /// Jobs that have begun.
     begun: BTreeSet<JobId>,
+    /// Workers that were sent TERM.
+    told: BTreeSet<WorkerId>,
     starts: u64,
     starts_fail: Option<Failure>,
 }
@@ -55,6 +57,7 @@ impl World {
             jobs: BTreeMap::new(),
             next_job: 0,
             begun: BTreeSet::new(),
+            told: BTreeSet::new(),
             starts: 0,
             starts_fail: None,
         };
@@ -101,6 +104,8 @@ impl World {
             }
             // Signals may come after the process has ended.
             Action::Leave(worker) | Action::Terminate(worker) => {
+                let is_first = action == Action::Leave(worker) || self.told.insert(worker);
+                assert!(is_first, "{worker:?} gets TERM twice");
                 if let Some(life) = self.lives.get_mut(&worker) {
                     *life = Life::Going;
                 }
@@ -483,4 +488,49 @@ fn the_last_jobs_of_a_closing_pool_are_ended_with_their_workers() {
     assert_eq!(state.handle(Event::Doomed(second), Time::ZERO).actions, [Action::Terminate(second)]);
     let effects = state.handle(Event::Tick, 5 * MS);
     assert_eq!(effects.actions, [Action::Kill(first), Action::Kill(second)], "after the grace time, not later");
+}
+
+#[test]
+fn a_worker_that_is_to_end_keeps_its_pool_from_giving_up() {
+    for pulled in [false, true] {
+        let mut state = State::new(Config { workers: 2, grace: 5 * MS, pulled, max_tasks: None });
+        let effects = state.handle(Event::Tick, Time::ZERO);
+        let [Action::Start(first), Action::Start(mut other)] = effects.actions[..] else { panic!("{effects:?}") };
+        state.handle(Event::Up(first), Time::ZERO);
+        state.handle(Event::Submitted(JobId(0), None), Time::ZERO);
+        let mut now = Time::ZERO;
+        for _ in 1..100 {
+            now += Duration::from_secs(1);
+            state.handle(Event::StartFailed(other), now);
+            other = started(&state.handle(Event::Tick, now + Duration::from_secs(1)));
+        }
+        // In the moment between a limit and the worker's end there is no other.
+        state.handle(if pulled { Event::Doomed(first) } else { Event::TerminateJob(JobId(0)) }, now);
+        assert_eq!(state.handle(Event::StartFailed(other), now).everything, None);
+        assert!(!state.has_failed());
+        state.handle(Event::Gone(first, Begun::Perhaps), now);
+        started(&state.handle(Event::Tick, now + Duration::from_secs(1)));
+    }
+}
+
+#[test]
+fn a_worker_gets_term_once_whoever_wants_its_end() {
+    let mut state = State::new(Config { workers: 1, grace: 5 * MS, pulled: true, max_tasks: None });
+    let worker = started(&state.handle(Event::Tick, Time::ZERO));
+    state.handle(Event::Up(worker), Time::ZERO);
+    assert_eq!(state.handle(Event::Terminate, Time::ZERO).actions, [Action::Terminate(worker)]);
+    assert_eq!(state.handle(Event::Doomed(worker), MS).actions, []);
+    assert_eq!(state.handle(Event::Tick, 5 * MS).actions, [Action::Kill(worker)]);
+}
+
+#[test]
+fn no_deadline_outlives_its_worker() {
+    let (mut state, worker) = with_one_worker();
+    state.handle(Event::Submitted(JobId(0), None), Time::ZERO);
+    state.handle(Event::Up(worker), Time::ZERO);
+    state.handle(Event::TerminateJob(JobId(0)), Time::ZERO);
+    assert_eq!(state.next_deadline(), Some(5 * MS));
+    let next = started(&state.handle(Event::Gone(worker, Begun::Perhaps), MS));
+    state.handle(Event::Up(next), MS);
+    assert_eq!(state.next_deadline(), None, "at rest nothing wakes");
 }

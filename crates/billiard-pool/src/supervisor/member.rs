@@ -181,7 +181,12 @@ impl Member {
             return Wrote::Well;
         }
         match frame.write(socket, Mode::DontWait) {
-            Ok(_) => Wrote::Well,
+            Ok(is_whole) => {
+                if is_whole && self.pulls {
+                    self.job = None; // the table knows who has it, and the argument may be large
+                }
+                Wrote::Well
+            }
             // Which is not the worker's fault, nor the job's: again, a little later.
             Err(Error::Io { source, .. }) if sys::is_shortage(&source) => {
                 self.stalled = true;
@@ -251,9 +256,12 @@ impl Member {
         self.is_up
     }
 
-    pub(super) fn terminate(&self) {
-        if let Life::Running(process, _) = &self.process {
-            // It fails only for a process that has changed its user; KILL follows, and so does its end.
+    /// TERM to it and to its group.
+    pub(super) fn terminate(&self, grace: Duration) {
+        if let Life::Running(process, _) = &self.process
+            && process.terminate_within(grace).is_err()
+        {
+            // The guardian hears nothing: to it alone. Should it have changed its user, KILL follows, and so does its end.
             let _ = process.terminate();
         }
     }

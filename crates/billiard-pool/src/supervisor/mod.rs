@@ -19,7 +19,7 @@ use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use crate::{
     error::{JobError, WorkerLost},
     pool::{Arrival, Shared},
-    state::{Action, Begun, Event, WorkerId},
+    state::{Action, Begun, Config, Event, WorkerId},
     sys,
     table::{Table, Ticket},
 };
@@ -39,7 +39,7 @@ pub(crate) struct Supervisor {
     in_turn: Vec<WorkerId>,
     /// What workers ring with, where they share a job table.
     bell: Option<OwnedFd>,
-    max_tasks: Option<u64>,
+    config: Config,
     /// When to look at the job table next, although nobody rings; none while no job is in it.
     tick: Option<Instant>,
     ticks: u32,
@@ -52,6 +52,9 @@ const THOROUGH: u32 = 5;
 
 /// How many messages of a worker are read before the others have their turn.
 const MESSAGES: usize = 64;
+
+/// More than a socket holds of them, in which all is that a dead worker has left.
+const LAST_MESSAGES: usize = 1 << 17;
 
 /// What a worker has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl Supervisor {
 
     const BELL: Token = Token(usize::MAX - 1);
 
-    pub(crate) fn new(poll: Poll, shared: Arc<Shared>, context: Context, max_tasks: Option<u64>) -> io::Result<Self> {
+    pub(crate) fn new(poll: Poll, shared: Arc<Shared>, context: Context, config: Config) -> io::Result<Self> {
         let bell = shared.table().map(|_| sys::bell()).transpose()?;
         if let Some(bell) = &bell {
             poll.registry().register(&mut SourceFd(&bell.as_raw_fd()), Self::BELL, Interest::READABLE)?;
@@ -80,7 +83,7 @@ impl Supervisor {
             look_again: HashMap::new(),
             in_turn: Vec::new(),
             bell,
-            max_tasks,
+            config,
             tick: None,
             ticks: 0,
         })
@@ -257,7 +260,7 @@ impl Supervisor {
             Action::Terminate(worker) => {
                 self.judge(worker); // its process may be known by now
                 if let Some(member) = self.members.get(&worker) {
-                    member.terminate();
+                    member.terminate(self.config.grace);
                 }
             }
             Action::Kill(worker) => {
@@ -275,7 +278,7 @@ impl Supervisor {
         let desk = match (self.shared.table(), &self.bell) {
             (Some(table), Some(bell)) => {
                 let desk = bell.try_clone().map_err(RemoteError::from);
-                desk.and_then(|bell| Ok(Some(table.seat(worker, bell, self.max_tasks)?)))
+                desk.and_then(|bell| Ok(Some(table.seat(worker, bell, self.config.max_tasks)?)))
             }
             _ => Ok(None),
         };
@@ -321,11 +324,13 @@ impl Supervisor {
                 Some(Spoke::First)
             }
             Heard::Outcome(job, outcome) if self.bell.is_some() => {
-                if let Some(table) = self.shared.table()
-                    && let Some(ended) = table.arrived(worker, job, outcome)
-                {
-                    self.shared.finish([ended]);
-                    table.give_room();
+                if let Some(table) = self.shared.table() {
+                    let mut ended = Vec::new();
+                    table.arrived(worker, job, outcome, &mut ended);
+                    if !ended.is_empty() {
+                        self.shared.finish(ended);
+                        table.give_room();
+                    }
                 }
                 Some(Spoke::First) // more may stand behind it
             }
@@ -349,8 +354,13 @@ impl Supervisor {
                 None => drop(self.look_again.remove(&worker)),
             },
             Ok(Some(status)) => {
-                // It has ended: all that it wrote is there now. A result that is whole counts.
-                while self.read(worker).is_some() || self.members.get(&worker).is_some_and(Member::has_more) {}
+                // It has ended: all that it wrote is there now. A result that is whole counts. A copy of it may write on, for ever.
+                let mut left = LAST_MESSAGES;
+                while left > 0
+                    && (self.read(worker).is_some() || self.members.get(&worker).is_some_and(Member::has_more))
+                {
+                    left -= 1;
+                }
                 self.gone(worker, status);
             }
             Err(error) => {

@@ -72,6 +72,8 @@ impl Ticket {
 pub(crate) struct Ended {
     pub(crate) cell: Arc<Cell>,
     pub(crate) outcome: RawOutcome,
+    /// What was to be sent for it, or has come, and is not wanted any more: memory and descriptors, which may take long to drop.
+    pub(crate) rest: Option<Box<Mail>>,
 }
 
 /// Why a job was not accepted.
@@ -106,9 +108,15 @@ struct Job {
     position: u64,
 }
 
+impl Job {
+    fn ended(self, outcome: RawOutcome) -> Ended {
+        Ended { cell: self.cell, outcome, rest: self.mail }
+    }
+}
+
 /// What goes over a worker's socket.
 #[derive(Debug)]
-enum Mail {
+pub(crate) enum Mail {
     /// What a worker gets once it has claimed the job, where that does not fit into the record.
     Outgoing(FrameWriter),
     /// A result, which counts when the job is done.
@@ -372,7 +380,7 @@ impl Book {
         }
     }
 
-    /// Collects it on behalf of a caller, who may sleep on its slot.
+    /// Collects it on behalf of callers, who may sleep on its slot.
     fn collect_for(&mut self, control: &Control<'_>, ticket: Ticket, ended: &mut Vec<Ended>) {
         if let Some(one) = self.collect(control, ticket) {
             control.wake_callers(ticket.slot);
@@ -407,7 +415,7 @@ impl Book {
         }
         self.free(control, ticket);
         let job = self.end_early(control, ticket.slot)?;
-        Some(Ended { cell: job.cell, outcome: Err(why) })
+        Some(job.ended(Err(why)))
     }
 
     #[inline]
@@ -446,31 +454,32 @@ impl Book {
         };
         let job = self.end(ticket.slot)?;
         self.free(control, ticket);
-        Some(Ended { cell: job.cell, outcome })
+        Some(job.ended(outcome))
     }
 
-    /// A result has come over the socket of that worker.
+    /// A result has come over the socket of that worker. It is taken if it is that of a job that this worker has.
     pub(crate) fn arrived(
         &mut self,
         control: &Control<'_>,
         worker: WorkerId,
         number: JobId,
-        outcome: RawOutcome,
-    ) -> Option<Ended> {
+        outcome: &mut Option<RawOutcome>,
+        ended: &mut Vec<Ended>,
+    ) {
         let ticket = Ticket::of(number);
         if !self.has(ticket) {
-            return None; // it has been ended, or never was
+            return; // it has been ended, or never was
         }
         let word = control.word(ticket.slot);
         let is_its = matches!(word.phase(), Some(Phase::Claimed | Phase::Done)) && word.is_of(ticket.job);
         if !is_its || self.holder(word.seat()).is_none_or(|holder| holder.worker != worker) {
-            return None; // it is not that worker's
+            return; // it is not that worker's
         }
-        self.jobs[ticket.slot].as_mut()?.mail = Some(Box::new(Mail::Arrived(outcome)));
-        let ended = self.collect(control, ticket);
+        let Some(job) = &mut self.jobs[ticket.slot] else { return };
+        job.mail = outcome.take().map(|outcome| Box::new(Mail::Arrived(outcome)));
+        self.collect_for(control, ticket, ended);
         // Until it says that it is done; and whether or not anybody still wants the result, which may hold descriptors.
         self.supervise(control, ticket);
-        ended
     }
 
     /// Ends a job with this error, if nobody has it yet; or also if a worker has it.
@@ -485,14 +494,14 @@ impl Book {
                 Some(Phase::Ready) if control.cancel(ticket.slot, ticket.job) => {
                     let Some(job) = self.end_early(control, ticket.slot) else { return Stopped::No };
                     self.free.push(ticket.slot);
-                    return Stopped::Before(Ended { cell: job.cell, outcome: Err(why) });
+                    return Stopped::Before(job.ended(Err(why)));
                 }
                 Some(Phase::Claimed) if !begun_too => return Stopped::No,
                 Some(Phase::Claimed)
                     if word.is_of(ticket.job) && control.doom(ticket.slot, ticket.job, word.seat()) =>
                 {
                     let Some(job) = self.end_early(control, ticket.slot) else { return Stopped::No };
-                    let ended = Ended { cell: job.cell, outcome: Err(why) };
+                    let ended = job.ended(Err(why));
                     let seat = usize::from(word.seat());
                     return match self.seats.get_mut(seat).and_then(Option::as_mut) {
                         Some(holder) => {
@@ -532,11 +541,11 @@ impl Book {
                 continue;
             }
             match word.phase() {
-                Some(Phase::Done) => match self.collect(control, ticket) {
-                    Some(one) => ended.push(one),
-                    // Its mail has not come whole.
-                    None => ended.extend(self.discard(control, ticket, why())),
-                },
+                Some(Phase::Done) => {
+                    self.collect_for(control, ticket, ended);
+                    // If that is not so, its mail has not come whole.
+                    ended.extend(self.discard(control, ticket, why()));
+                }
                 Some(Phase::Claimed | Phase::Doomed) => ended.extend(self.discard(control, ticket, why())),
                 _ => {}
             }
@@ -568,12 +577,12 @@ impl Book {
         self.is_closed = true;
         for slot in 0..self.jobs.len() {
             let Some(ticket) = self.ticket(slot) else { continue };
-            ended.extend(self.collect(control, ticket));
+            self.collect_for(control, ticket, ended);
             if let Stopped::Before(one) | Stopped::During(one, _) = self.stop(control, ticket, why(), true) {
                 ended.push(one);
             }
             // Done meanwhile; or by mail that will not be waited for; or a word that cannot be.
-            ended.extend(self.collect(control, ticket));
+            self.collect_for(control, ticket, ended);
             ended.extend(self.discard(control, ticket, why()));
         }
     }

@@ -20,7 +20,7 @@ mod sides;
 
 #[cfg(not(loom))]
 pub(crate) use self::{
-    book::{Ended, NewJob, Refused, Stopped, Ticket},
+    book::{Ended, Mail, NewJob, Refused, Stopped, Ticket},
     control::{Claim, Found, MAX_SEATS, MAX_SLOTS},
     memory::{MAX_RESULT, Output},
     sides::{Desk, DeskSent, Look, Table},

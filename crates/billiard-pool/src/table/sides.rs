@@ -194,8 +194,10 @@ impl Table {
         }
     }
 
-    pub(crate) fn arrived(&self, worker: WorkerId, job: JobId, outcome: RawOutcome) -> Option<Ended> {
-        self.book().arrived(&self.control.words(), worker, job, outcome)
+    pub(crate) fn arrived(&self, worker: WorkerId, job: JobId, outcome: RawOutcome, ended: &mut Vec<Ended>) {
+        let mut outcome = Some(outcome);
+        self.book().arrived(&self.control.words(), worker, job, &mut outcome, ended);
+        drop(outcome); // what nobody wants, now that no lock is held
     }
 
     pub(crate) fn audit(&self, worker: WorkerId, lost: &WorkerLost, ended: &mut Vec<Ended>) -> bool {

@@ -3,11 +3,12 @@
 use std::{
     cell::RefCell,
     fs::File,
-    io::Read,
+    io::{Read, Write},
+    os::fd::OwnedFd,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
         mpsc,
     },
     time::{Duration, Instant},
@@ -344,6 +345,28 @@ fn a_job_that_ignores_sigterm_is_killed_with_its_children() {
     assert!(eventually(10, group_is_gone));
 }
 
+/// Ignores SIGTERM, unlike a child in its group, which tells of it.
+fn leaves_one_who_heeds_term(pipe: Fd<File>) {
+    misdeeds::ignore_sigterm();
+    misdeeds::fork_and_await_sigterm(|| (&*pipe).write_all(b"heard").unwrap());
+    (&*pipe).write_all(b"ready").unwrap();
+    forever(());
+}
+
+#[test]
+fn the_group_of_a_worker_that_is_to_end_gets_sigterm_too() {
+    let _watchdog = Watchdog::start("the_group_of_a_worker_that_is_to_end_gets_sigterm_too", 60);
+    let pool = builder().workers(1).grace(Duration::from_secs(2)).build().unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let job = pool.apply_async(leaves_one_who_heeds_term, File::from(OwnedFd::from(writer)).into()).unwrap();
+    let mut said = [0; 5];
+    reader.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"ready");
+    assert!(job.terminate());
+    reader.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"heard");
+}
+
 fn tells_and_waits(with: Connection) -> u64 {
     with.send(&()).unwrap();
     with.recv().unwrap()
@@ -467,6 +490,45 @@ fn a_full_queue_pushes_back_and_gives_the_argument_back() {
     });
     pool.terminate();
     assert!(running.into_iter().all(|handle| matches!(handle.get(), Err(JobError::Terminated))));
+}
+
+#[test]
+fn callbacks_that_have_yet_to_run_push_back() {
+    const QUEUE: usize = 4;
+    let _watchdog = Watchdog::start("callbacks_that_have_yet_to_run_push_back", 60);
+    let pool = builder().workers(1).queue_size(QUEUE).build().unwrap();
+    let (ours, theirs) = Connection::pair().unwrap();
+    let running = pool.apply_async(tells_and_waits, theirs).unwrap();
+    ours.recv::<()>().unwrap();
+    // The first callback keeps the pool's thread. Jobs are cancelled as they come, so that none waits for a worker; their callbacks wait all the same.
+    let (go_on, told) = mpsc::channel::<()>();
+    let first = pool.job(square, 1).on_error(move |_| told.recv().unwrap()).submit().unwrap();
+    assert!(first.cancel());
+    let called = Arc::new(AtomicUsize::new(0));
+    let mut cancelled = 0;
+    let refused = loop {
+        let called = called.clone();
+        let job = pool.job(square, 7).on_error(move |_| {
+            called.fetch_add(1, Ordering::Relaxed);
+        });
+        match job.try_submit() {
+            Ok(job) => assert!(job.cancel()),
+            Err(refused) => break refused,
+        }
+        cancelled += 1;
+        assert!(cancelled <= 3 * QUEUE, "as many as the queue has room for, and few more");
+    };
+    assert!(refused.is_full());
+    assert!(!pool.job(square, 3).try_submit().unwrap().is_ready(), "one without callbacks is no burden");
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| pool.job(square, 5).on_success(|_| {}).submit().unwrap().get().unwrap());
+        go_on.send(()).unwrap();
+        ours.send(&1_u64).unwrap();
+        assert_eq!(blocked.join().unwrap(), 25);
+    });
+    assert_eq!(running.get().unwrap(), 1);
+    pool.join().unwrap();
+    assert_eq!(called.load(Ordering::Relaxed), cancelled);
 }
 
 #[test]

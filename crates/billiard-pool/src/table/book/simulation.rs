@@ -225,7 +225,7 @@ impl World {
 
     /// Looks at every outcome.
     fn judge(&mut self, ended: impl IntoIterator<Item = Ended>) {
-        for Ended { cell, outcome } in ended {
+        for Ended { cell, outcome, .. } in ended {
             let number = self.by_cell[&Arc::as_ptr(&cell)];
             let job = self.jobs.get_mut(&number).unwrap();
             assert!(!mem::replace(&mut job.has_ended, true), "job {number} has a second outcome: {outcome:?}");
@@ -390,7 +390,8 @@ impl World {
             match said {
                 Said::Up => self.tell(Event::Up(id)),
                 Said::Result(job, outcome) => {
-                    let ended = self.book.arrived(&self.words.control(), id, job, outcome);
+                    let mut ended = Vec::new();
+                    self.book.arrived(&self.words.control(), id, job, &mut Some(outcome), &mut ended);
                     self.judge(ended);
                 }
             }

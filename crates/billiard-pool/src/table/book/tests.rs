@@ -101,3 +101,48 @@ fn a_limit_is_kept_however_many_jobs_come_behind() {
     book.overdue(&control, 19 * MS, &mut ended, &mut doomed);
     assert_eq!(doomed, [WorkerId(1)]);
 }
+
+#[test]
+fn whoever_collects_wakes_the_callers_that_sleep() {
+    type Collect = fn(&mut Book, &Control<'_>, Ticket, &mut Vec<Ended>);
+    let collectors: [Collect; 3] = [
+        |book, control, _, ended| {
+            let lost = WorkerLost::new(1, billiard_context::ExitStatus::unknown());
+            assert!(book.audit(control, WorkerId(1), &lost, ended), "it had a job");
+        },
+        |book, control, _, ended| book.end_all(control, || JobError::Terminated, ended),
+        |book, control, ticket, ended| {
+            let value = Ok((vec![7], Received::default()));
+            book.arrived(control, WorkerId(1), ticket.number(), &mut Some(value), ended);
+        },
+    ];
+    for (collect, output) in collectors.into_iter().zip([Output::Value(vec![7]), Output::Value(vec![7]), Output::Mail])
+    {
+        let (words, shape) = (Words::new(1, 1), Shape { slots: 1, seats: 1 });
+        let (control, inputs, outputs) =
+            (words.control(), Inputs::create(shape).unwrap(), Outputs::create(shape).unwrap());
+        let mut book = Book::new(1, 1);
+        book.seat(WorkerId(1), outputs.clone()).unwrap();
+        let ticket = submit(&mut book, &control, &inputs, None).unwrap();
+        control.watch(ticket.slot, watch::CALLER);
+        let claim = control.take(control.front().unwrap(), 0).unwrap();
+        assert!(outputs.write(ticket.slot, ticket.job, &output) && control.publish(claim, 0));
+        let mut ended = Vec::new(); // and dies before it has announced it
+        collect(&mut book, &control, ticket, &mut ended);
+        assert!(matches!(&ended[..], [Ended { outcome: Ok((bytes, _)), .. }] if bytes == &[7]), "{ended:?}");
+        assert_eq!(control.slots[ticket.slot].turn.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[test]
+fn what_is_not_sent_any_more_is_dropped_by_whom_no_lock_holds() {
+    let (words, inputs) = (Words::new(1, 1), Inputs::create(Shape { slots: 1, seats: 1 }).unwrap());
+    let (control, mut book) = (words.control(), Book::new(1, 1));
+    let (task, argument, attachments) = (Task::from_words([1, 2]), vec![1; MAX_ARGUMENT + 1], Attachments::default());
+    let mut new = NewJob { task, argument, attachments, limit: None, cell: Cell::empty(), supervised: false };
+    let ticket = book.submit(&control, &inputs, &mut new, MS, &mut Vec::new()).unwrap();
+    match book.stop(&control, ticket, JobError::Cancelled, false) {
+        Stopped::Before(ended) => assert!(ended.rest.is_some()),
+        other => panic!("{other:?}"),
+    }
+}
