@@ -5,20 +5,25 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use billiard::{Isolation, JobError, JobHandle, Pool};
+use billiard::{Fd, Isolation, JobError, JobHandle, Pool};
 use billiard_test_support::{Watchdog, descendants, eventually, is_alive, pool_workers, state};
 
-fn double((n, bytes): (u64, Vec<u8>)) -> (u64, u32, Vec<u8>) {
-    (n * 2, std::process::id(), bytes)
+/// What each job carries there and back.
+type Load = (Vec<u8>, Option<Fd>);
+
+fn double((n, load): (u64, Load)) -> (u64, u32, Load) {
+    (n * 2, std::process::id(), load)
 }
 
 /// `faulty LIMIT ISOLATION SIZE JOBS [continue]`: the limit of a job in ms, short where a process stops and only the limit ends it, long where nothing but the plan
-/// may end a job; `shared` or `strict`; how many bytes each job carries there and back; how many jobs; whether who is stopped goes on after a while.
-fn arguments() -> Option<(Duration, Isolation, usize, u64, bool)> {
+/// may end a job; `shared` or `strict`; how many bytes each job carries there and back, or `fd`: few, and a descriptor; how many jobs; whether who is stopped goes on after a
+/// while.
+fn arguments() -> Option<(Duration, Isolation, Option<usize>, u64, bool)> {
     let mut arguments = std::env::args().skip(1);
     let limit = Duration::from_millis(arguments.next()?.parse().ok()?);
     let isolation = match arguments.next()?.as_str() {
@@ -26,7 +31,11 @@ fn arguments() -> Option<(Duration, Isolation, usize, u64, bool)> {
         "strict" => Isolation::Strict,
         _ => return None,
     };
-    let (size, jobs) = (arguments.next()?.parse().ok()?, arguments.next()?.parse().ok()?);
+    let size = match arguments.next()?.as_str() {
+        "fd" => None,
+        size => Some(size.parse().ok()?),
+    };
+    let jobs = arguments.next()?.parse().ok()?;
     Some((limit, isolation, size, jobs, arguments.next().is_some()))
 }
 
@@ -49,7 +58,11 @@ fn main() {
     let helper = goes_on.then(|| std::thread::spawn(|| go_on(&OVER)));
     let pool = Pool::builder().workers(2).timeout(limit).isolation(isolation).build().expect("a pool");
     // A pool that has given up meanwhile refuses, for the same reason for which the jobs end that it has.
-    let job = |n| pool.apply_async(double, (n, vec![n as u8; size])).map_err(JobError::from);
+    let load = |n: u64| {
+        let fd = || Fd::new(File::open("/dev/null").expect("it is there").into());
+        (vec![n as u8; size.unwrap_or(10)], size.is_none().then(fd))
+    };
+    let job = |n| pool.apply_async(double, (n, load(n))).map_err(JobError::from);
     let mut handles: Vec<_> = (0..jobs / 2).map(job).collect();
     handles.iter().flatten().for_each(JobHandle::wait);
     // The other half finds workers who have gone to sleep, unless somebody keeps them from it.
@@ -60,9 +73,9 @@ fn main() {
     let mut workers = BTreeSet::new();
     for (n, handle) in (0..).zip(handles) {
         match handle.and_then(JobHandle::get) {
-            Ok((twice, pid, bytes)) => {
+            Ok((twice, pid, (bytes, fd))) => {
                 workers.insert(pid);
-                assert!(twice == 2 * n && bytes == vec![n as u8; size], "another job's value");
+                assert!(twice == 2 * n && bytes == load(n).0 && fd.is_some() == size.is_none(), "another job's value");
                 values += 1;
             }
             Err(JobError::WorkerLost(worker)) => {

@@ -36,7 +36,10 @@ const TABLE_STEPS: &[(&str, u64)] = &[
     ("table.sleep", 1),
 ];
 
-/// Those of a worker at a job table whose jobs do not fit into a record.
+/// Those of a worker at a job table whose jobs do not fit into a record, but into the heaps.
+const PLACED_STEPS: &[(&str, u64)] = &[("worker.argument", 10), ("worker.placed", 10), ("worker.laid_down", 10)];
+
+/// Those of one whose jobs carry descriptors.
 const MAIL_STEPS: &[(&str, u64)] = &[("worker.mail", 10), ("worker.sent", 10), ("worker.laid_down", 10)];
 
 /// A worker at one of these has no job that has not been published: whatever becomes of it, nothing is lost.
@@ -46,6 +49,7 @@ const PUBLISHED: &[&str] = &["worker.published", "worker.announced", "table.slee
 const STRICT: [&str; 3] = ["strict", "5000", "40"];
 const SMALL: [&str; 3] = ["shared", "10", "40"];
 const LARGE: [&str; 3] = ["shared", "5000", "40"];
+const MAIL: [&str; 3] = ["shared", "fd", "40"];
 
 /// System calls that fail, with which error, from which pass on that is not the end of building the pool, and how many passes there are from then on at least.
 const FAILURES: &[(&str, i32, u64, u64)] = &[
@@ -107,7 +111,7 @@ fn count(text: &str, what: &str) -> u64 {
 fn a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed() {
     let _watchdog = Watchdog::start("a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed", patience(300));
     for mut random in rounds("a_kill_at_any_step", 1, 0.3) {
-        let all = [(STEPS, STRICT), (STEPS, LARGE), (TABLE_STEPS, SMALL), (MAIL_STEPS, LARGE)];
+        let all = [(STEPS, STRICT), (STEPS, LARGE), (TABLE_STEPS, SMALL), (PLACED_STEPS, LARGE), (MAIL_STEPS, MAIL)];
         for (steps, kind) in all {
             for &(step, passes) in steps {
                 let text = run_all(&format!("{step}=kill@{}", 1 + random.below(passes)), LONG, &kind);
@@ -124,7 +128,8 @@ fn workers_that_are_killed_again_and_again_lose_their_own_jobs_alone() {
     let _watchdog = Watchdog::start("workers_that_are_killed_again_and_again", patience(300));
     let mut kills = 0;
     for mut random in rounds("workers_that_are_killed_again_and_again", 1, 0.3) {
-        for (steps, kind) in [(TABLE_STEPS, ["shared", "10", "500"]), (MAIL_STEPS, ["shared", "5000", "500"])] {
+        let many = |kind: [&'static str; 3]| [kind[0], kind[1], "500"];
+        for (steps, kind) in [(TABLE_STEPS, many(SMALL)), (PLACED_STEPS, many(LARGE)), (MAIL_STEPS, many(MAIL))] {
             for &(step, _) in steps {
                 // Each worker of the pool, and each that takes its place. Not at its first look: none would ever come to a job, which is tested below.
                 let text = run(&format!("{step}=kill@{}", 2 + random.below(20)), LONG, &kind);
@@ -144,10 +149,11 @@ fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
     let _watchdog = Watchdog::start("a_stop_at_any_step_of_a_worker_ends_at_the_limit", patience(300));
     for mut random in rounds("a_stop_at_any_step", 1, 0.2) {
         let in_the_table = ["worker.claimed", "worker.run", "worker.publish", "worker.laid_down"];
-        let all: [(&[&str], _); 3] = [
+        let all: [(&[&str], _); 4] = [
             (&["worker.run", "worker.publish", "worker.published"], STRICT),
             (&in_the_table, SMALL),
-            (&["worker.mail", "worker.sent"], LARGE),
+            (&["worker.argument", "worker.placed"], LARGE),
+            (&["worker.mail", "worker.sent"], MAIL),
         ];
         for (steps, kind) in all {
             for step in steps {
@@ -163,7 +169,7 @@ fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
 fn a_worker_that_is_stopped_at_any_step_and_goes_on_loses_nothing() {
     let _watchdog = Watchdog::start("a_worker_that_is_stopped_at_any_step_and_goes_on_loses_nothing", patience(300));
     for mut random in rounds("a_worker_that_is_stopped", 1, 0.2) {
-        for (steps, kind) in [(TABLE_STEPS, SMALL), (MAIL_STEPS, LARGE)] {
+        for (steps, kind) in [(TABLE_STEPS, SMALL), (PLACED_STEPS, LARGE), (MAIL_STEPS, MAIL)] {
             for &(step, passes) in steps {
                 let plan = format!("{step}=stop@{}", 1 + random.below(passes));
                 let text = run_all(&plan, LONG, &[kind[0], kind[1], kind[2], "continue"]);

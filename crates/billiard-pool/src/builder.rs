@@ -72,8 +72,8 @@ impl PoolBuilder {
     }
 
     /// How many jobs may wait for a worker; who hands in more has to wait. 4,096 by default; under [`Isolation::Shared`], 65,536 and no more with the workers. There, each takes 256 bytes
-    /// for its argument, and as much in each worker for its value, once they are used: arguments up to 224 bytes and values up to 240 need no system call, larger ones and
-    /// descriptors go over a socket.
+    /// for its argument, and as much in each worker for its value, once they are used. Larger ones, up to 4 MiB, take their room in 16 MiB for all arguments, and in 8 MiB of each worker for
+    /// its values, of which pages that were used stay. None of these needs a system call. What has no room there, and descriptors, go over a socket.
     pub fn queue_size(mut self, jobs: usize) -> Self {
         self.queue_size = jobs;
         self

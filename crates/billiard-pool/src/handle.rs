@@ -60,7 +60,7 @@ struct Slot {
 }
 
 /// The largest room that is kept.
-const MOST_SPARED: usize = 4096;
+const MOST_SPARED: usize = 2 << 20;
 
 thread_local! {
     /// A cell that was not needed: the next job of this thread has it.

@@ -64,6 +64,10 @@ mod table;
 mod worker;
 
 #[cfg(not(loom))]
+/// The fast way for bytes to travel, as arguments, values or parts of them: a `Vec<u8>` is encoded element by element, as any list, and this is copied as a whole. (The type of the crate
+/// `serde_bytes`, whose attribute `#[serde(with = "serde_bytes")]` does the same for a field.)
+pub use serde_bytes::ByteBuf;
+
 pub use billiard_context::{Context, ExitStatus, Fd, Message, Panic, RemoteError, ResourceUsage, init, init_for_tests};
 
 #[cfg(not(loom))]

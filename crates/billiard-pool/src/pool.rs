@@ -431,7 +431,8 @@ impl Shared {
         if let Some(table) = &self.table {
             let (bytes, attachments) = encoded.into_parts();
             let supervised = cell.has_callback();
-            let new = NewJob { task, argument: bytes, attachments, limit, cell: cell.clone(), supervised };
+            let (cell_too, placed) = (cell.clone(), None);
+            let new = NewJob { task, argument: bytes, attachments, placed, limit, cell: cell_too, supervised };
             return match self.submit_to(table, new, How { room, look_after }) {
                 Ok(ticket) => Ok(JobHandle::new(JobId(ticket.job), Some(ticket), cell, self.clone())),
                 Err(Refused::Full) => Err(SubmitError::new(argument, JobError::Full)),

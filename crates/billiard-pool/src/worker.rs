@@ -15,7 +15,7 @@ use crate::{
     message::{Failure, FromWorker, ToWorker},
     state::JobId,
     sys,
-    table::{Claim, Desk, DeskSent, Found, MAX_RESULT, Output, Ticket},
+    table::{Claim, Desk, DeskSent, Found, MAX_PLACED, Output, Span, Ticket},
 };
 
 /// What a worker process runs under `Isolation::Strict`: jobs come over its socket, one at a time. It ends when the pool closes its end, or says something
@@ -46,7 +46,7 @@ pub(crate) fn strict(pool: Connection) {
 /// What it runs under `Isolation::Shared`: it takes jobs out of the table. It ends when it is told to, or when a job has been taken from it: the pool has decided
 /// that it is to end, and a signal is on its way.
 pub(crate) fn shared((pool, desk): (Connection, DeskSent)) {
-    let Ok(desk) = desk.open() else { return };
+    let Ok(mut desk) = desk.open() else { return };
     if !begin(&pool) {
         return;
     }
@@ -54,7 +54,7 @@ pub(crate) fn shared((pool, desk): (Connection, DeskSent)) {
     let mut tasks = 0;
     while let Found::Job(claim) = desk.next() {
         fault::point("worker.claimed");
-        if !work(&pool, &desk, &mut tools, claim) {
+        if !work(&pool, &mut desk, &mut tools, claim) {
             return;
         }
         tasks += 1;
@@ -70,6 +70,9 @@ fn begin(pool: &Connection) -> bool {
     pool.send(&FromWorker::Up).is_ok()
 }
 
+/// The largest buffer that a worker keeps for its next job.
+const MOST_KEPT: usize = MAX_PLACED;
+
 /// What one job after the other is done with.
 #[derive(Debug, Default)]
 struct Tools {
@@ -78,11 +81,23 @@ struct Tools {
     result: Vec<u8>,
 }
 
+impl Tools {
+    /// Of few large jobs nothing stays.
+    fn shrink(&mut self) {
+        for buffer in [&mut self.argument, &mut self.result] {
+            if buffer.capacity() > MOST_KEPT {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
 /// One job out of the table; false when that was the last.
-fn work(pool: &Connection, desk: &Desk, tools: &mut Tools, claim: Claim) -> bool {
+fn work(pool: &Connection, desk: &mut Desk, tools: &mut Tools, claim: Claim) -> bool {
     let Some(input) = desk.input(claim, &mut tools.argument) else { return false };
     let buffer = std::mem::take(&mut tools.result);
-    let number = Ticket { slot: claim.slot, job: input.job }.number();
+    let job = input.job;
+    let number = Ticket { slot: claim.slot, job }.number();
     if input.has_limit {
         desk.accept(claim);
     }
@@ -109,22 +124,23 @@ fn work(pool: &Connection, desk: &Desk, tools: &mut Tools, claim: Claim) -> bool
         }
     };
     fault::point("worker.publish");
-    let output = match fit(outcome) {
-        Ok(output) => output,
+    let (output, span) = match fit(outcome, |len| desk.room(claim, len)) {
+        Ok(fitting) => fitting,
         Err(outcome) => {
             if send(pool, number, outcome).is_err() {
                 return false;
             }
             fault::point("worker.sent");
-            Output::Mail
+            (Output::Mail, None)
         }
     };
-    if !desk.lay_down(claim, input.job, &output) {
+    if !desk.lay_down(claim, job, &output, span) {
         return false;
     }
     if let Output::Value(bytes) = output {
         tools.result = bytes;
     }
+    tools.shrink();
     fault::point("worker.laid_down");
     let published = desk.publish(claim);
     fault::point("worker.published");
@@ -135,18 +151,23 @@ fn work(pool: &Connection, desk: &Desk, tools: &mut Tools, claim: Claim) -> bool
     published
 }
 
-/// What fits into an output record; the outcome itself where it does not.
-fn fit(outcome: Outcome) -> Result<Output, Outcome> {
+/// What there is room for, and where, as far as it is not its record; the outcome itself where there is none.
+fn fit(
+    outcome: Outcome,
+    mut room: impl FnMut(usize) -> Option<Option<Span>>,
+) -> Result<(Output, Option<Span>), Outcome> {
     match outcome {
-        Outcome::Returned(bytes, attachments) if bytes.len() <= MAX_RESULT && attachments.is_empty() => {
-            Ok(Output::Value(bytes))
-        }
+        Outcome::Returned(bytes, attachments) if attachments.is_empty() => match room(bytes.len()) {
+            Some(span) => Ok((Output::Value(bytes), span)),
+            None => Err(Outcome::Returned(bytes, attachments)),
+        },
         Outcome::Returned(..) => Err(outcome),
         failed => {
             let failure = failure(failed);
-            match codec::encode(&failure) {
-                Ok(encoded) if encoded.body().len() <= MAX_RESULT => Ok(Output::Failure(encoded.into_parts().0)),
-                _ => Err(match failure {
+            let encoded = codec::encode(&failure).ok().map(|encoded| encoded.into_parts().0);
+            match encoded.and_then(|bytes| room(bytes.len()).map(|span| (Output::Failure(bytes), span))) {
+                Some(fitting) => Ok(fitting),
+                None => Err(match failure {
                     Failure::Panicked(panic) => Outcome::Panicked(panic),
                     Failure::BadArgument(error) => Outcome::BadArgument(error),
                     Failure::BadResult(error) => Outcome::BadResult(error),

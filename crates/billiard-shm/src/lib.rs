@@ -41,7 +41,7 @@ mod words;
 
 #[cfg(not(loom))]
 pub use self::{
-    arena::{Arena, ArenaError, Block, View},
+    arena::{Arena, ArenaError, Block, FreeList, View},
     buffer::{Borrowed, BufferError, FreezeError, FrozenBuffer, SharedBuffer},
     error::SegmentError,
     header::Kind,

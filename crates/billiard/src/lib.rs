@@ -92,8 +92,8 @@ pub mod sync {
 }
 
 pub use billiard_pool::{
-    Context, Error, ErrorKind, ExitStatus, Fd, Imap, ImapUnordered, Isolation, JobBuilder, JobError, JobHandle,
-    Message, Panic, Pool, PoolBuilder, RemoteError, ResourceUsage, SubmitError, TimedOut, WorkerLost, init,
+    ByteBuf, Context, Error, ErrorKind, ExitStatus, Fd, Imap, ImapUnordered, Isolation, JobBuilder, JobError,
+    JobHandle, Message, Panic, Pool, PoolBuilder, RemoteError, ResourceUsage, SubmitError, TimedOut, WorkerLost, init,
     init_for_tests,
 };
 

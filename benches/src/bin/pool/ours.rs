@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billiard::{Pool, PoolBuilder};
+use billiard::{ByteBuf, Pool, PoolBuilder};
 use billiard_benches::{
     frame::{self, Answer, Request},
     place::Places,
@@ -31,6 +31,7 @@ pub(crate) fn run(request: &Request, builder: PoolBuilder, workers: Option<usize
                 once()
             })
         }
+        "pool/echo" => timing::median_time(request, echo(request.option("bytes")?, &apart(builder)?)),
         "pool/start_to_first_result" => timing::first_time(request, || {
             let begun = Instant::now();
             let pool = builder.build()?;
@@ -44,6 +45,22 @@ pub(crate) fn run(request: &Request, builder: PoolBuilder, workers: Option<usize
 /// A job that does next to nothing.
 fn increment(x: u64) -> u64 {
     x + 1
+}
+
+/// A job that gives back what it gets.
+fn give_back(bytes: ByteBuf) -> ByteBuf {
+    bytes
+}
+
+/// One job that carries so many bytes there and back; adds one if they came back whole.
+fn echo(len: usize, pool: &Pool) -> impl FnMut() -> Result<(Duration, u64), Box<dyn Error>> {
+    let mut bytes = ByteBuf::from(vec![7; len]);
+    move || {
+        let begun = Instant::now();
+        bytes = pool.apply(give_back, std::mem::take(&mut bytes))?;
+        let elapsed = begun.elapsed();
+        Ok((elapsed, u64::from(bytes.len() == len && bytes.iter().all(|&byte| byte == 7))))
+    }
 }
 
 /// A job that keeps its worker on a processor of its number; whether it could.

@@ -14,7 +14,8 @@ use billiard_wire::{
 use self::limits::{Limit, Limits};
 use super::{
     control::{Control, MAX_SLOTS, SLOT_BITS, cells, watch},
-    memory::{Inputs, MAX_ARGUMENT, Output, Outputs},
+    heap::Taken,
+    memory::{Argument, Inputs, MAX_ARGUMENT, Output, Outputs},
     word::{Phase, Word},
 };
 use crate::{
@@ -43,6 +44,8 @@ pub(crate) struct NewJob {
     pub(crate) task: Task,
     pub(crate) argument: Vec<u8>,
     pub(crate) attachments: Attachments,
+    /// Where the argument was laid down already.
+    pub(crate) placed: Option<Taken>,
     pub(crate) limit: Option<Duration>,
     pub(crate) cell: Arc<Cell>,
     /// The supervisor is to collect it.
@@ -121,6 +124,8 @@ pub(crate) enum Mail {
     Outgoing(FrameWriter),
     /// A result, which counts when the job is done.
     Arrived(RawOutcome),
+    /// The argument, in the heap.
+    Placed(#[expect(dead_code, reason = "kept, and given back when it is dropped")] Taken),
 }
 
 /// Who is in a seat.
@@ -249,19 +254,25 @@ impl Book {
         let ticket = Ticket { slot, job };
         let fits = new.argument.len() <= MAX_ARGUMENT && new.attachments.is_empty();
         let about = (new.task, new.limit.is_some());
-        let frame = (!fits).then(|| {
-            let mut attachments = std::mem::take(&mut new.attachments);
-            let head = ToWorker { job: ticket.number(), task: new.task };
-            let head = codec::encode_after(&head, &mut attachments).expect("numbers encode");
-            self.mail.push(ticket);
-            Box::new(Mail::Outgoing(FrameWriter::typed(&head, std::mem::take(&mut new.argument), attachments)))
-        });
+        let span = new.placed.as_ref().map(Taken::span);
+        let mail = match new.placed.take() {
+            Some(placed) => Some(Mail::Placed(placed)),
+            None if fits => None,
+            None => {
+                let mut attachments = std::mem::take(&mut new.attachments);
+                let head = ToWorker { job: ticket.number(), task: new.task };
+                let head = codec::encode_after(&head, &mut attachments).expect("numbers encode");
+                self.mail.push(ticket);
+                let argument = std::mem::take(&mut new.argument);
+                Some(Mail::Outgoing(FrameWriter::typed(&head, argument, attachments)))
+            }
+        };
         let limit = new.limit.map(|time| Box::new(self.limits.begin(time, slot, self.tail, now)));
         self.jobs[slot] = Some(Job {
             id: job,
             cell: new.cell.clone(),
             limit,
-            mail: frame,
+            mail: mail.map(Box::new),
             supervised: new.supervised,
             misses: 0,
             position: self.tail,
@@ -271,7 +282,12 @@ impl Book {
         let watch = if new.supervised { watch::SUPERVISOR } else { 0 };
         self.supervised.extend(new.supervised.then_some(ticket));
         // Last: what a worker has read comes back late, and everything behind these stores waits for it.
-        let written = inputs.write(slot, job, about, fits.then_some(&new.argument));
+        let argument = match span {
+            Some(span) => Argument::Placed(span),
+            None if fits => Argument::Here(&new.argument),
+            None => Argument::Mail,
+        };
+        let written = inputs.write(slot, job, about, argument);
         debug_assert!(written, "the slot is the table's, and the argument fits");
         control.offer(slot, job, watch, self.tail);
         self.tail += 1;

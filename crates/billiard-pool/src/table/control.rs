@@ -281,6 +281,19 @@ impl Control<'_> {
         self.slots[slot].word.compare_exchange(from.bits(), to.bits(), success, Ordering::Relaxed).is_ok()
     }
 
+    /// Whether a job is still that of the worker in that seat.
+    pub(super) fn is_claimed(&self, claim: Claim, seat: usize) -> bool {
+        // Relaxed: behind a fence.
+        let word = self.slots[claim.slot].word.load(Ordering::Relaxed);
+        word == Word::new(claim.generation, Phase::Claimed, seat as u16).bits()
+    }
+
+    /// Whether a result of the worker in that seat has not been collected.
+    pub(super) fn is_done(&self, claim: Claim, seat: usize) -> bool {
+        // Acquire: pairs with the Release in `free`: who has collected it has read it.
+        self.word(claim.slot) == Word::new(claim.generation, Phase::Done, seat as u16)
+    }
+
     /// The worker's result is laid down. False when the job is no longer its own: then it takes no other, and ends.
     #[must_use]
     pub(crate) fn publish(&self, claim: Claim, seat: usize) -> bool {

@@ -4,10 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use billiard_context::task::Task;
 use billiard_shm::{Kind, Place, Segment, SegmentError, SegmentOptions};
+use billiard_wire::fault;
 use std::sync::atomic::AtomicU64;
 
 use super::{
     control::{Control, Head, Seat, Slot, cells},
+    heap::{Heap, Span},
     records::{RECORD, Records},
 };
 
@@ -23,6 +25,13 @@ const OUTPUT_HEAD: usize = 2;
 pub(crate) const MAX_ARGUMENT: usize = RECORD - 8 * INPUT_HEAD;
 /// The largest result that fits into a record.
 pub(crate) const MAX_RESULT: usize = RECORD - 8 * OUTPUT_HEAD;
+
+/// How large the heap for arguments is that do not fit into records.
+pub(crate) const INPUT_HEAP: usize = 16 << 20;
+/// How large the heap of each worker is for such results.
+pub(crate) const OUTPUT_HEAP: usize = 8 << 20;
+/// The largest argument, and the largest result, for which there may be room in a heap.
+pub(crate) const MAX_PLACED: usize = 4 << 20;
 
 /// How large a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -108,6 +117,17 @@ impl ControlMemory {
     }
 }
 
+/// Where the argument of a job is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Argument<'a> {
+    /// In its record.
+    Here(&'a [u8]),
+    /// In the heap.
+    Placed(Span),
+    /// It comes by mail.
+    Mail,
+}
+
 /// What a worker is to do.
 #[derive(Debug)]
 pub(crate) struct Input<'r> {
@@ -117,62 +137,89 @@ pub(crate) struct Input<'r> {
     pub(crate) has_limit: bool,
     /// The argument; none when it comes by mail.
     pub(crate) argument: Option<&'r [u8]>,
+    /// Whether that was in the heap, where it stays only as long as the job is the worker's.
+    pub(crate) was_placed: bool,
 }
 
 /// What jobs are to be done: one record for each slot. Only the pool can write it.
 #[derive(Debug)]
-pub(crate) struct Inputs(Records);
+pub(crate) struct Inputs {
+    records: Records,
+    heap: Heap,
+}
 
 impl Inputs {
     const MAIL: u32 = u32::MAX;
     /// Beside the length: the job has a limit.
     const LIMIT: u64 = 1 << 32;
+    /// Beside the length: the record has the place in the heap.
+    const PLACED: u64 = 1 << 33;
+
+    fn at(segment: Segment, shape: Shape) -> Result<Self, SegmentError> {
+        let slots = shape.slots as usize;
+        let heap = Heap::new(segment.clone(), slots * RECORD, INPUT_HEAP);
+        Ok(Self { records: Records::new(segment, slots)?, heap })
+    }
 
     pub(crate) fn create(shape: Shape) -> Result<Self, SegmentError> {
         let options = options().read_only_for_others(true);
-        let segment = options.create(INPUTS, shape.slots as usize * RECORD)?;
-        Ok(Self(Records::new(segment, shape.slots as usize)?))
+        Self::at(options.create(INPUTS, shape.slots as usize * RECORD + INPUT_HEAP)?, shape)
     }
 
     pub(crate) fn attach(fd: OwnedFd, shape: Shape) -> Result<Self, SegmentError> {
-        Ok(Self(Records::new(attach(fd, INPUTS)?, shape.slots as usize)?))
+        Self::at(attach(fd, INPUTS)?, shape)
     }
 
-    /// Writes the record of a slot: no argument where it comes by mail. False when that is no slot, or the argument does not fit.
+    /// Lays an argument down in the heap; false when there is no such span.
+    #[must_use]
+    pub(crate) fn place(&self, span: Span, argument: &[u8]) -> bool {
+        self.heap.write(span, argument)
+    }
+
+    /// Writes the record of a slot. False when that is no slot, or the argument does not fit.
     #[inline]
     #[must_use]
-    pub(crate) fn write(
-        &self,
-        slot: usize,
-        job: u64,
-        (task, has_limit): (Task, bool),
-        argument: Option<&[u8]>,
-    ) -> bool {
+    pub(crate) fn write(&self, slot: usize, job: u64, (task, has_limit): (Task, bool), argument: Argument<'_>) -> bool {
         let [function, call] = task.to_words();
-        let len = argument.map_or(Self::MAIL, |bytes| bytes.len() as u32);
-        let about = u64::from(len) | if has_limit { Self::LIMIT } else { 0 };
-        self.0.write(slot, [job, function, call, about], argument.unwrap_or_default())
+        let limit = if has_limit { Self::LIMIT } else { 0 };
+        let (about, place);
+        let (about, bytes): (u64, &[u8]) = match argument {
+            Argument::Here(bytes) => (bytes.len() as u64, bytes),
+            Argument::Placed(span) => {
+                place = span.offset().to_ne_bytes();
+                about = span.len() as u64 | Self::PLACED;
+                (about, &place)
+            }
+            Argument::Mail => (u64::from(Self::MAIL), &[]),
+        };
+        self.records.write(slot, [job, function, call, about | limit], bytes)
     }
 
     /// The record of a slot that the caller has claimed; none when it makes no sense. The argument is in `buffer`.
     #[inline]
     pub(crate) fn read<'r>(&self, slot: usize, buffer: &'r mut Vec<u8>) -> Option<Input<'r>> {
         // Read once: it is this that is used.
-        let [job, function, call, about] = self.0.head(slot)?;
+        let [job, function, call, about, place] = self.records.head(slot)?;
+        let was_placed = about & Self::PLACED != 0;
         let argument = match about as u32 {
+            len if was_placed => {
+                self.heap.read(Span::new(place, len)?, buffer)?;
+                Some(&buffer[..])
+            }
             Self::MAIL => None,
             len if len as usize > MAX_ARGUMENT => return None,
             len => {
-                self.0.read(slot, INPUT_HEAD, len as usize, buffer)?;
+                self.records.read(slot, INPUT_HEAD, len as usize, buffer)?;
                 Some(&buffer[..])
             }
         };
-        Some(Input { job, task: Task::from_words([function, call]), has_limit: about & Self::LIMIT != 0, argument })
+        let (task, has_limit) = (Task::from_words([function, call]), about & Self::LIMIT != 0);
+        Some(Input { job, task, has_limit, argument, was_placed })
     }
 
     /// A descriptor for a worker.
     pub(crate) fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
-        duplicate(self.0.segment())
+        duplicate(self.records.segment())
     }
 }
 
@@ -189,41 +236,66 @@ pub(crate) enum Output {
 
 /// The results of the worker in one seat: one record for each slot.
 #[derive(Clone, Debug)]
-pub(crate) struct Outputs(Records);
+pub(crate) struct Outputs {
+    records: Records,
+    heap: Heap,
+}
 
 impl Outputs {
+    /// Beside the kind: the record has the place in the heap.
+    const PLACED: u64 = 1 << 8;
+
+    fn at(segment: Segment, shape: Shape) -> Result<Self, SegmentError> {
+        let slots = shape.slots as usize;
+        let heap = Heap::new(segment.clone(), slots * RECORD, OUTPUT_HEAP);
+        Ok(Self { records: Records::new(segment, slots)?, heap })
+    }
+
     pub(crate) fn create(shape: Shape) -> Result<Self, SegmentError> {
-        let segment = options().create(OUTPUTS, shape.slots as usize * RECORD)?;
-        Ok(Self(Records::new(segment, shape.slots as usize)?))
+        Self::at(options().create(OUTPUTS, shape.slots as usize * RECORD + OUTPUT_HEAP)?, shape)
     }
 
     pub(crate) fn attach(fd: OwnedFd, shape: Shape) -> Result<Self, SegmentError> {
-        Ok(Self(Records::new(attach(fd, OUTPUTS)?, shape.slots as usize)?))
+        Self::at(attach(fd, OUTPUTS)?, shape)
     }
 
-    /// Lays down what became of a job. False when that is no slot, or the bytes are more than [`MAX_RESULT`], which have to go by mail.
+    /// Lays down what became of a job, its bytes in the heap where there is a span for them. False when that is no slot, or the bytes do not fit.
     #[inline]
     #[must_use]
-    pub(crate) fn write(&self, slot: usize, job: u64, output: &Output) -> bool {
+    pub(crate) fn write(&self, slot: usize, job: u64, output: &Output, span: Option<Span>) -> bool {
         let (kind, bytes): (u64, &[u8]) = match output {
             Output::Value(bytes) => (0, bytes),
             Output::Failure(bytes) => (1, bytes),
             Output::Mail => (2, &[]),
         };
-        self.0.write(slot, [job, kind << 32 | bytes.len() as u64], bytes)
+        let about = kind << 32 | bytes.len() as u64;
+        match span {
+            None => self.records.write(slot, [job, about], bytes),
+            Some(span) => {
+                let is_placed = self.heap.write(span, bytes);
+                fault::point("worker.placed");
+                is_placed && self.records.write(slot, [job, about | Self::PLACED << 32, span.offset()], &[])
+            }
+        }
     }
 
     /// What became of a job; none when the record says nothing about it, or nothing that makes sense. The bytes are in the room of `buffer`.
     #[inline]
     pub(crate) fn read(&self, slot: usize, job: u64, mut buffer: Vec<u8>) -> Option<Output> {
         // Read once: it is this that is used.
-        let [its, about] = self.0.head(slot)?;
-        let len = about as u32 as usize;
-        if its != job || len > MAX_RESULT {
+        let [its, about, place] = self.records.head(slot)?;
+        let (kind, len) = (about >> 32, about as u32);
+        if its != job {
             return None;
         }
-        self.0.read(slot, OUTPUT_HEAD, len, &mut buffer)?;
-        match about >> 32 {
+        if kind & Self::PLACED != 0 {
+            self.heap.read(Span::new(place, len).filter(|span| span.len() <= MAX_PLACED)?, &mut buffer)?;
+        } else if len as usize <= MAX_RESULT {
+            self.records.read(slot, OUTPUT_HEAD, len as usize, &mut buffer)?;
+        } else {
+            return None;
+        }
+        match kind & !Self::PLACED {
             0 => Some(Output::Value(buffer)),
             1 => Some(Output::Failure(buffer)),
             2 => Some(Output::Mail),
@@ -233,7 +305,7 @@ impl Outputs {
 
     /// A descriptor for the worker.
     pub(crate) fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
-        duplicate(self.0.segment())
+        duplicate(self.records.segment())
     }
 }
 
@@ -257,22 +329,22 @@ mod tests {
         let theirs = Inputs::attach(inputs.descriptor().unwrap(), SHAPE).unwrap();
         for len in [0, 1, 7, MAX_ARGUMENT] {
             let argument: Vec<u8> = (0..len).map(|n| n as u8).collect();
-            assert!(inputs.write(2, 5, (task, len == 1), Some(&argument)));
+            assert!(inputs.write(2, 5, (task, len == 1), Argument::Here(&argument)));
             let input = theirs.read(2, &mut record).unwrap();
             let found = (input.job, input.task, input.has_limit, input.argument);
             assert_eq!(found, (5, task, len == 1, Some(&argument[..])));
         }
-        assert!(inputs.write(2, 5, (task, false), None));
+        assert!(inputs.write(2, 5, (task, false), Argument::Mail));
         assert_eq!(theirs.read(2, &mut record).unwrap().argument, None);
-        assert!(!theirs.0.segment().is_writable(), "only the pool can write it");
+        assert!(!theirs.records.segment().is_writable(), "only the pool can write it");
         assert!(
-            !inputs.write(3, 5, (task, false), None)
-                && !inputs.write(2, 5, (task, false), Some(&[0; MAX_ARGUMENT + 1]))
+            !inputs.write(3, 5, (task, false), Argument::Mail)
+                && !inputs.write(2, 5, (task, false), Argument::Here(&[0; MAX_ARGUMENT + 1]))
         );
         assert!(theirs.read(3, &mut record).is_none(), "there is no such slot");
         let outputs = Outputs::create(SHAPE).unwrap();
         for output in [Output::Value(vec![1; MAX_RESULT]), Output::Failure(Vec::new()), Output::Mail] {
-            assert!(outputs.write(1, 8, &output));
+            assert!(outputs.write(1, 8, &output, None));
             assert_eq!(outputs.read(1, 8, Vec::new()), Some(output));
             assert_eq!(outputs.read(1, 9, Vec::new()), None, "another job's");
         }
@@ -282,15 +354,23 @@ mod tests {
     fn nonsense_in_a_record_is_nothing() {
         let outputs = Outputs::create(SHAPE).unwrap();
         let about = |about: u64| {
-            assert!(outputs.write(0, 8, &Output::Value(vec![1])));
-            outputs.0.segment().write(8, &about.to_ne_bytes()).unwrap();
+            assert!(outputs.write(0, 8, &Output::Value(vec![1]), None));
+            outputs.records.segment().write(8, &about.to_ne_bytes()).unwrap();
             outputs.read(0, 8, Vec::new())
         };
         assert_eq!(about(1), Some(Output::Value(vec![1])));
+        let span = Span::new(64, 1).unwrap();
+        assert!(outputs.write(0, 8, &Output::Value(vec![9]), Some(span)));
+        assert_eq!(outputs.read(0, 8, Vec::new()), Some(Output::Value(vec![9])));
+        for place in [OUTPUT_HEAP as u64, u64::MAX] {
+            outputs.records.segment().write(16, &place.to_ne_bytes()).unwrap();
+            assert_eq!(outputs.read(0, 8, Vec::new()), None, "outside of the heap");
+        }
         assert_eq!(about(MAX_RESULT as u64 + 1), None);
+        assert_eq!(about((Outputs::PLACED << 32) | (MAX_PLACED as u64 + 1)), None);
         assert_eq!(about(3 << 32 | 1), None);
         let inputs = Inputs::create(SHAPE).unwrap();
-        inputs.0.segment().write(24, &(MAX_ARGUMENT as u32 + 1).to_ne_bytes()).unwrap();
+        inputs.records.segment().write(24, &(MAX_ARGUMENT as u32 + 1).to_ne_bytes()).unwrap();
         assert!(inputs.read(0, &mut Vec::new()).is_none());
     }
 }

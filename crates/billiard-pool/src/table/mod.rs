@@ -3,12 +3,14 @@
 //!
 //! * [`word`]: where a job is.
 //! * [`control`]: every step on the shared words.
-//! * [`memory`]: the segments and the records in them.
+//! * [`memory`]: the segments, the records in them, and the [`heap`]s for what is larger.
 //! * [`book`]: the pool's own account.
 
 #[cfg(not(loom))]
 mod book;
 mod control;
+#[cfg(not(loom))]
+mod heap;
 #[cfg(not(loom))]
 mod memory;
 #[cfg(not(loom))]
@@ -22,6 +24,7 @@ mod sides;
 pub(crate) use self::{
     book::{Ended, Mail, NewJob, Refused, Stopped, Ticket},
     control::{Claim, Found, MAX_SEATS, MAX_SLOTS},
-    memory::{MAX_RESULT, Output},
+    heap::Span,
+    memory::{MAX_PLACED, Output},
     sides::{Desk, DeskSent, Look, Table},
 };

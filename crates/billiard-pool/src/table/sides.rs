@@ -4,7 +4,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering, fence},
     },
     time::Duration,
 };
@@ -18,7 +18,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     book::{Book, Ended, Nanos, NewJob, Refused, Stopped, Ticket},
     control::{Claim, Found},
-    memory::{ControlMemory, Input, Inputs, Output, Outputs, Shape},
+    heap::{Room, Shelf, Span},
+    memory::{
+        ControlMemory, INPUT_HEAP, Input, Inputs, MAX_ARGUMENT, MAX_PLACED, MAX_RESULT, OUTPUT_HEAP, Output, Outputs,
+        Shape,
+    },
     word::Phase,
 };
 use crate::{
@@ -45,6 +49,8 @@ pub(crate) struct Table {
     shape: Shape,
     control: ControlMemory,
     inputs: Inputs,
+    /// Of the heap for arguments.
+    room: Room,
     book: Mutex<Book>,
     /// As the book has it: written with its lock held, so that who has collected from a closed book finds it raised.
     is_closed: AtomicBool,
@@ -68,6 +74,7 @@ impl Table {
             shape,
             control: ControlMemory::create(shape)?,
             inputs: Inputs::create(shape)?,
+            room: Room::new(INPUT_HEAP),
             book: Mutex::new(Book::new(slots, seats)),
             is_closed: AtomicBool::new(false),
         })
@@ -94,6 +101,9 @@ impl Table {
         ended: &mut Vec<Ended>,
     ) -> Result<(Ticket, bool), Refused> {
         let control = self.control.words();
+        if new.argument.len() > MAX_ARGUMENT {
+            self.place(new);
+        }
         // The clock is read for those alone that need it.
         let now = if new.limit.is_some() { now() } else { 0 };
         let mut book = self.book();
@@ -102,6 +112,14 @@ impl Table {
         drop(book);
         control.rouse();
         Ok((ticket, wake))
+    }
+
+    /// Lays an argument that does not fit into a record down in the heap, before any lock is held. Where it does not fit there either, or there is no room, it goes by mail.
+    fn place(&self, new: &mut NewJob) {
+        if new.placed.is_none() && new.argument.len() <= MAX_PLACED && new.attachments.is_empty() {
+            let taken = self.room.take(new.argument.len());
+            new.placed = taken.filter(|taken| self.inputs.place(taken.span(), &new.argument));
+        }
     }
 
     /// Says that this caller is about to wait for room. It tries once more, then [waits](Self::wait_room).
@@ -302,6 +320,7 @@ impl DeskSent {
             control: ControlMemory::attach(self.control.into_inner(), self.shape)?,
             inputs: Inputs::attach(self.inputs.into_inner(), self.shape)?,
             outputs: Outputs::attach(self.outputs.into_inner(), self.shape)?,
+            shelf: Shelf::new(OUTPUT_HEAP),
             bell: self.bell.into_inner(),
             max_tasks: self.max_tasks,
             searchers: std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2) as u32),
@@ -316,6 +335,7 @@ pub(crate) struct Desk {
     control: ControlMemory,
     inputs: Inputs,
     outputs: Outputs,
+    shelf: Shelf,
     bell: OwnedFd,
     pub(crate) max_tasks: Option<u64>,
     searchers: u32,
@@ -327,9 +347,17 @@ impl Desk {
         self.control.words().next(self.seat, WORKER_SPINS, self.searchers)
     }
 
-    /// What the job is. Its argument is in `buffer`.
+    /// What the job is. Its argument is in `buffer`. None when that makes no sense, or the job has been taken from this worker before its argument was read.
     pub(crate) fn input<'r>(&self, claim: Claim, buffer: &'r mut Vec<u8>) -> Option<Input<'r>> {
         let input = self.inputs.read(claim.slot, buffer)?;
+        if input.was_placed {
+            fault::point("worker.argument");
+            // Pairs with the Release of who writes the same place for another job: if a byte of that was read, the word is found to be changed.
+            fence(Ordering::Acquire);
+            if !self.control.words().is_claimed(claim, self.seat) {
+                return None;
+            }
+        }
         let generation = super::word::Word::ready(input.job) == super::word::Word::ready(claim.generation);
         generation.then_some(input)
     }
@@ -339,10 +367,21 @@ impl Desk {
         self.control.words().slots[claim.slot].accepted.store(now(), Ordering::Relaxed);
     }
 
-    /// Lays the result down; false where it does not fit.
+    /// Whether there is room for a result of so many bytes; and where, if not in its record.
+    pub(crate) fn room(&mut self, claim: Claim, len: usize) -> Option<Option<Span>> {
+        if len <= MAX_RESULT {
+            return Some(None);
+        }
+        let (control, seat) = (self.control.words(), self.seat);
+        let is_wanted = |slot, generation| control.is_done(Claim { slot, generation }, seat);
+        let job = (claim.slot, claim.generation);
+        (len <= MAX_PLACED).then(|| self.shelf.take(len, job, is_wanted)).flatten().map(Some)
+    }
+
+    /// Lays the result down, where there is room for it; false where it does not fit.
     #[must_use]
-    pub(crate) fn lay_down(&self, claim: Claim, job: u64, output: &Output) -> bool {
-        self.outputs.write(claim.slot, job, output)
+    pub(crate) fn lay_down(&self, claim: Claim, job: u64, output: &Output, span: Option<Span>) -> bool {
+        self.outputs.write(claim.slot, job, output, span)
     }
 
     /// Says that the result is there; false when the job is this worker's no more, which then has to end.

@@ -1,5 +1,7 @@
 //! What a pool promises, whatever isolates its workers: one promise a test. Plain tests, run in parallel.
 
+mod payloads;
+
 use std::{
     cell::RefCell,
     fs::File,

@@ -6,10 +6,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What every offset and every length is a multiple of.
-pub(super) const UNIT: usize = 8;
+const UNIT: usize = 8;
 
+/// Which parts of a range of offsets are free, for whoever keeps the account of a segment: the shortest part that has room is taken, and free neighbours join again.
+///
+/// It is the account that an [`Arena`](crate::Arena) keeps, without the segment, and without zeroing what is taken. All offsets and lengths are multiples of eight.
+///
+/// ```
+/// use billiard_shm::FreeList;
+///
+/// let mut list = FreeList::new(1024);
+/// let offset = list.take(100, 64).expect("there is room");
+/// assert_eq!(offset % 64, 0);
+/// list.give_back(offset, 100);
+/// assert_eq!(list.longest(), 1024);
+/// ```
 #[derive(Debug)]
-pub(super) struct FreeList {
+pub struct FreeList {
     /// The free parts: where each begins, and how long it is. No two touch.
     by_offset: BTreeMap<usize, usize>,
     /// The same, the shortest first.
@@ -19,25 +32,29 @@ pub(super) struct FreeList {
 
 impl FreeList {
     /// All of `len` bytes, which are cut to whole units.
-    pub(super) fn new(len: usize) -> Self {
+    #[must_use]
+    pub fn new(len: usize) -> Self {
         let mut list = Self { by_offset: BTreeMap::new(), by_len: BTreeSet::new(), free: 0 };
         list.insert(0, len / UNIT * UNIT);
         list
     }
 
     /// How many bytes are free, in however many parts.
-    pub(super) fn free(&self) -> usize {
+    #[must_use]
+    pub fn free(&self) -> usize {
         self.free
     }
 
     /// The length of the longest free part.
-    pub(super) fn longest(&self) -> usize {
+    #[must_use]
+    pub fn longest(&self) -> usize {
         self.by_len.last().map_or(0, |&(len, _)| len)
     }
 
-    /// Takes `len` bytes whose offset is a multiple of `align`, a power of two, out of the shortest part that has them. `len` is
-    /// [rounded](round) already.
-    pub(super) fn take(&mut self, len: usize, align: usize) -> Option<usize> {
+    /// Takes `len` bytes, rounded up to whole units, whose offset is a multiple of `align`, a power of two, out of the shortest part that has them. None when there
+    /// is no such part, or nothing is asked for.
+    pub fn take(&mut self, len: usize, align: usize) -> Option<usize> {
+        let len = round(len).filter(|&len| len > 0)?;
         let (offset, (part, part_len)) = self.by_len.range((len, 0)..).find_map(|&(part_len, part)| {
             let offset = part.checked_next_multiple_of(align.max(UNIT))?;
             (offset - part <= part_len - len).then_some((offset, (part, part_len)))
@@ -48,8 +65,9 @@ impl FreeList {
         Some(offset)
     }
 
-    /// Gives back what was taken.
-    pub(super) fn give_back(&mut self, mut offset: usize, mut len: usize) {
+    /// Gives back what was taken: that offset, and that length.
+    pub fn give_back(&mut self, mut offset: usize, len: usize) {
+        let Some(mut len) = round(len) else { return };
         if let Some((&before, &before_len)) = self.by_offset.range(..offset).next_back()
             && before + before_len == offset
         {
@@ -79,7 +97,7 @@ impl FreeList {
 }
 
 /// The length that a block of `len` bytes takes.
-pub(super) fn round(len: usize) -> Option<usize> {
+fn round(len: usize) -> Option<usize> {
     len.checked_next_multiple_of(UNIT)
 }
 

@@ -18,7 +18,7 @@ use billiard_wire::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-use self::free_list::FreeList;
+pub use self::free_list::FreeList;
 use crate::{Kind, MAX_ALIGN, Place, Segment, SegmentError, Words};
 
 const KIND: Kind = Kind::new("arena", 1);
@@ -119,12 +119,11 @@ impl Arena {
             return Err(ArenaError::BadAlign(align));
         }
         let mut list = self.0.list();
-        let taken = free_list::round(len).and_then(|rounded| Some((list.take(rounded, align)?, rounded)));
-        let (offset, taken) =
-            taken.ok_or(ArenaError::Full { asked: len, longest: list.longest(), free: list.free() })?;
+        let full = ArenaError::Full { asked: len, longest: list.longest(), free: list.free() };
+        let offset = list.take(len, align).ok_or(full)?;
         drop(list);
         let view = View { segment: self.0.segment.clone(), offset, len };
-        let block = Block { view, taken, arena: self.0.clone() };
+        let block = Block { view, arena: self.0.clone() };
         block.clear()?;
         Ok(block)
     }
@@ -146,8 +145,6 @@ impl fmt::Debug for Arena {
 /// comes next there.
 pub struct Block {
     view: View,
-    /// With what it was rounded up by.
-    taken: usize,
     arena: Arc<Inner>,
 }
 
@@ -183,7 +180,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         // A copy of the process has a copy of the list, which says nothing.
         if self.arena.generation.is_current() {
-            self.arena.list().give_back(self.view.offset, self.taken);
+            self.arena.list().give_back(self.view.offset, self.view.len);
         }
     }
 }

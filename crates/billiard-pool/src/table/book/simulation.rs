@@ -17,15 +17,28 @@ use crate::{
     state::{Action, Begun, Config, Effects, Event, State, Verdict},
     table::{
         control::{Claim, MAX_SEATS, Words},
+        heap::{Room, Shelf, Span},
         memory::Shape,
     },
 };
 
 const MS: Nanos = 1_000_000;
 const GRACE: Nanos = 5 * MS;
+/// So small that there is often no room.
+const SMALL_HEAP: usize = 2048;
+
+/// How large a result is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    Tiny,
+    /// In the heap, where there is room.
+    Placed,
+    /// By mail.
+    Large,
+}
 
 /// What a worker's process does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     /// It says that it is up.
     Begin,
@@ -37,12 +50,14 @@ enum Step {
     LieDown,
     Sleep,
     Accept(Claim),
+    /// It has copied an argument out of the heap: all of it was as it should be, or not.
+    Check(Claim, bool),
     /// It waits for the argument.
     Mail(Claim),
     Run(Claim),
     /// It sends a large result.
     Send(Claim),
-    LayDown(Claim, bool),
+    LayDown(Claim, Output, Option<Span>),
     Publish(Claim),
     Announce(Claim),
     /// The process has ended.
@@ -60,6 +75,7 @@ enum Said {
 struct Worker {
     seat: usize,
     outputs: Outputs,
+    shelf: Shelf,
     step: Step,
     is_stopped: bool,
     /// It has been told to end, and does so when it likes.
@@ -76,7 +92,9 @@ struct Known {
     cell: Arc<Cell>,
     ticket: Ticket,
     limit: Option<Duration>,
-    large: bool,
+    /// What its argument is made of, where that is in the heap.
+    content: Option<u8>,
+    size: Size,
     claimed: Option<(WorkerId, Nanos)>,
     is_published: bool,
     is_unwanted: bool,
@@ -88,6 +106,7 @@ struct Known {
 struct World {
     words: Words,
     inputs: Inputs,
+    room: Room,
     book: Book,
     state: State,
     max_tasks: Option<u64>,
@@ -113,6 +132,7 @@ impl World {
         let mut world = Self {
             words: Words::new(slots, seats),
             inputs: Inputs::create(Shape { slots: slots as u32, seats: seats as u32 }).unwrap(),
+            room: Room::new(SMALL_HEAP),
             book: Book::new(slots, seats),
             state: State::new(config),
             max_tasks,
@@ -174,6 +194,7 @@ impl World {
                 let worker = Worker {
                     seat,
                     outputs,
+                    shelf: Shelf::new(SMALL_HEAP),
                     step: Step::Begin,
                     is_stopped: false,
                     is_told: false,
@@ -232,14 +253,14 @@ impl World {
             match &outcome {
                 Ok((bytes, _)) => {
                     assert!(job.is_published, "job {number} has a value that nobody gave it");
-                    assert_eq!(bytes[..8], number.to_ne_bytes());
+                    assert!(bytes.chunks(8).all(|word| word == number.to_ne_bytes()), "another's value");
                 }
                 Err(JobError::ResultDecode(_)) if job.is_cheated => assert!(job.is_published),
                 Err(JobError::WorkerLost(lost)) => {
                     let (worker, _) = job.claimed.expect("it had begun");
                     assert_eq!(lost.pid(), worker.0 as u32, "job {number} is lost with another's death");
                     assert!(!job.is_published || job.is_cheated, "job {number} was done");
-                    assert_eq!(self.workers.get(&worker).map(|worker| worker.step), Some(Step::Ended));
+                    assert_eq!(self.workers.get(&worker).map(|worker| &worker.step), Some(&Step::Ended));
                 }
                 Err(JobError::TimeLimitExceeded(limit)) => {
                     let (_, since) = job.claimed.expect("it had begun");
@@ -259,14 +280,22 @@ impl World {
 
     fn submit(&mut self) {
         let limit = self.one_in(3).then(|| Duration::from_nanos((1 + self.random.below(8)) * MS));
-        let (with_callback, by_mail, large) = (self.one_in(4), self.one_in(6), self.one_in(6));
+        let (with_callback, by_mail) = (self.one_in(4), self.one_in(6));
+        let size = [Size::Tiny, Size::Tiny, Size::Placed, Size::Large][self.random.below(4) as usize];
         let is_cheated = self.has_cheats && self.one_in(4);
+        let (content, len) = (self.random.below(256) as u8, MAX_ARGUMENT + 1 + self.random.below(500) as usize);
+        let placed = if !by_mail && self.one_in(3) { self.room.take(len) } else { None };
+        let content = placed.as_ref().map(|taken| {
+            assert!(self.inputs.place(taken.span(), &vec![content; len]));
+            content
+        });
         let callback: Callback = Box::new(|outcome| Box::new(outcome));
         let cell = Arc::new(if with_callback { Cell::with_callback(callback) } else { Cell::default() });
         let mut new = NewJob {
             task: Task::from_words([1, 2]),
             argument: vec![0; if by_mail { MAX_ARGUMENT + 1 } else { 1 }],
             attachments: Attachments::default(),
+            placed,
             limit,
             cell: cell.clone(),
             supervised: with_callback,
@@ -296,12 +325,13 @@ impl World {
                 cell,
                 ticket,
                 limit,
-                large,
+                content,
+                size,
                 claimed: None,
                 is_published: false,
                 is_unwanted: false,
                 has_ended: false,
-                is_cheated: large && is_cheated,
+                is_cheated: size == Size::Large && is_cheated,
             };
             assert!(self.jobs.insert(ticket.job, job).is_none(), "a number is given once");
         }
@@ -416,7 +446,7 @@ impl World {
             return;
         }
         let ticket = |claim: Claim| Ticket { slot: claim.slot, job: claim.generation };
-        worker.step = match worker.step {
+        worker.step = match worker.step.clone() {
             Step::Begin => {
                 worker.said.push_back(Said::Up);
                 if worker.hung_up { Step::Ended } else { Step::Look }
@@ -452,29 +482,49 @@ impl World {
                 if input.has_limit {
                     control.slots[claim.slot].accepted.store(self.now, Ordering::Relaxed);
                 }
-                if input.argument.is_some() { Step::Run(claim) } else { Step::Mail(claim) }
+                let content = self.jobs[&claim.generation].content;
+                assert_eq!(input.was_placed, content.is_some());
+                match (input.argument, content) {
+                    (None, _) => Step::Mail(claim),
+                    (Some(argument), Some(content)) => Step::Check(claim, argument.iter().all(|&byte| byte == content)),
+                    (Some(_), None) => Step::Run(claim),
+                }
             }
+            Step::Check(claim, is_right) => match control.is_claimed(claim, worker.seat) {
+                true => {
+                    assert!(is_right, "the place of an argument was another's before its job was taken away");
+                    Step::Run(claim)
+                }
+                false => Step::Ended,
+            },
             Step::Mail(claim) => match worker.mail.take() {
                 Some(job) if job == ticket(claim).number() => Step::Run(claim),
                 Some(_) => panic!("another's mail"),
                 None if worker.hung_up => Step::Ended,
                 None => Step::Mail(claim),
             },
-            Step::Run(claim) => match self.jobs[&claim.generation].large {
-                true => Step::Send(claim),
-                false => Step::LayDown(claim, false),
-            },
+            Step::Run(claim) => {
+                let bytes = claim.generation.to_ne_bytes().repeat(40);
+                let job = (claim.slot, claim.generation);
+                let is_wanted = |slot, generation| control.is_done(Claim { slot, generation }, worker.seat);
+                match self.jobs[&claim.generation].size {
+                    Size::Tiny => Step::LayDown(claim, Output::Value(claim.generation.to_ne_bytes().to_vec()), None),
+                    Size::Placed => match worker.shelf.take(bytes.len(), job, is_wanted) {
+                        Some(span) => Step::LayDown(claim, Output::Value(bytes), Some(span)),
+                        None => Step::Send(claim),
+                    },
+                    Size::Large => Step::Send(claim),
+                }
+            }
             Step::Send(claim) => {
                 if !self.jobs[&claim.generation].is_cheated {
                     let bytes = claim.generation.to_ne_bytes().repeat(MAX_ARGUMENT);
                     worker.said.push_back(Said::Result(ticket(claim).number(), Ok((bytes, Received::default()))));
                 }
-                Step::LayDown(claim, true)
+                Step::LayDown(claim, Output::Mail, None)
             }
-            Step::LayDown(claim, by_mail) => {
-                let bytes = claim.generation.to_ne_bytes().to_vec();
-                let output = if by_mail { Output::Mail } else { Output::Value(bytes) };
-                assert!(worker.outputs.write(claim.slot, claim.generation, &output));
+            Step::LayDown(claim, output, span) => {
+                assert!(worker.outputs.write(claim.slot, claim.generation, &output, span));
                 Step::Publish(claim)
             }
             Step::Publish(claim) => {
@@ -553,7 +603,7 @@ impl World {
                     worker.is_stopped = false;
                 }
                 self.step(id);
-                match self.workers.get(&id).map(|worker| worker.step) {
+                match self.workers.get(&id).map(|worker| &worker.step) {
                     Some(Step::Ended) => self.bury(id),
                     _ => self.read(id),
                 }
@@ -583,6 +633,7 @@ impl World {
         assert!(book.seats.iter().all(Option::is_none) && control.has_clear_seats(), "{book:?} {control:?}");
         let free: BTreeSet<_> = book.free.iter().copied().collect();
         assert!(free.len() == self.slots && book.free.len() == self.slots, "{:?}", book.free);
+        assert_eq!(self.room.free(), SMALL_HEAP, "of arguments");
     }
 }
 

@@ -13,7 +13,7 @@ const MS: Nanos = 1_000_000;
 /// A tiny job, one millisecond after the beginning of time.
 fn submit(book: &mut Book, control: &Control<'_>, inputs: &Inputs, limit: Option<Duration>) -> Result<Ticket, Refused> {
     let (task, argument, attachments) = (Task::from_words([1, 2]), vec![1], Attachments::default());
-    let mut new = NewJob { task, argument, attachments, limit, cell: Cell::empty(), supervised: false };
+    let mut new = NewJob { task, argument, attachments, placed: None, limit, cell: Cell::empty(), supervised: false };
     book.submit(control, inputs, &mut new, MS, &mut Vec::new())
 }
 
@@ -126,7 +126,7 @@ fn whoever_collects_wakes_the_callers_that_sleep() {
         let ticket = submit(&mut book, &control, &inputs, None).unwrap();
         control.watch(ticket.slot, watch::CALLER);
         let claim = control.take(control.front().unwrap(), 0).unwrap();
-        assert!(outputs.write(ticket.slot, ticket.job, &output) && control.publish(claim, 0));
+        assert!(outputs.write(ticket.slot, ticket.job, &output, None) && control.publish(claim, 0));
         let mut ended = Vec::new(); // and dies before it has announced it
         collect(&mut book, &control, ticket, &mut ended);
         assert!(matches!(&ended[..], [Ended { outcome: Ok((bytes, _)), .. }] if bytes == &[7]), "{ended:?}");
@@ -139,7 +139,8 @@ fn what_is_not_sent_any_more_is_dropped_by_whom_no_lock_holds() {
     let (words, inputs) = (Words::new(1, 1), Inputs::create(Shape { slots: 1, seats: 1 }).unwrap());
     let (control, mut book) = (words.control(), Book::new(1, 1));
     let (task, argument, attachments) = (Task::from_words([1, 2]), vec![1; MAX_ARGUMENT + 1], Attachments::default());
-    let mut new = NewJob { task, argument, attachments, limit: None, cell: Cell::empty(), supervised: false };
+    let mut new =
+        NewJob { task, argument, attachments, placed: None, limit: None, cell: Cell::empty(), supervised: false };
     let ticket = book.submit(&control, &inputs, &mut new, MS, &mut Vec::new()).unwrap();
     match book.stop(&control, ticket, JobError::Cancelled, false) {
         Stopped::Before(ended) => assert!(ended.rest.is_some()),
