@@ -74,6 +74,8 @@ pub(crate) static CONCURRENT_FUTURES: Subject = Subject::new("concurrent.futures
 pub(crate) static PROCSPAWN: Subject = Subject::new("procspawn", Kind::Crate);
 /// A crate with channels between threads.
 pub(crate) static CROSSBEAM_CHANNEL: Subject = Subject::new("crossbeam-channel", Kind::Crate);
+/// A crate with channels between processes.
+pub(crate) static IPC_CHANNEL: Subject = Subject::new("ipc-channel", Kind::Crate);
 /// A crate with messages between processes in shared memory.
 pub(crate) static ICEORYX2: Subject = Subject::new("iceoryx2", Kind::Crate);
 /// Rust's standard library.

@@ -6,7 +6,7 @@ from time import perf_counter
 
 from subjects.place import stay_on
 from subjects.sleeps import per_thousand
-from subjects.timing import first_time, percentile_time, throughput
+from subjects.timing import first_time, median_time, percentile_time, throughput
 
 
 def increment(x):
@@ -76,6 +76,28 @@ def latency(library, options, percent):
         pool.join()
 
 
+def give_back(payload):
+    return payload
+
+
+def echo(library, options):
+    """Bytes there and back, nothing else in flight."""
+    pool = library.Pool(options.workers)
+    payload = bytes([7]) * options.bytes
+
+    def once():
+        nonlocal payload
+        begun = perf_counter()
+        payload = pool.apply(give_back, (payload,))
+        return perf_counter() - begun, int(payload == bytes([7]) * options.bytes)
+
+    try:
+        return median_time(options, once)
+    finally:
+        pool.terminate()
+        pool.join()
+
+
 def start_to_first_result(library, options):
     """From nothing to the first result. What a library imports only when it is used is imported before."""
     if hasattr(library, "ProcessPoolExecutor"):  # reading the name imports it
@@ -109,6 +131,8 @@ CASES = {
     "sleeps": sleeps,
     "latency_p50": lambda library, options: latency(library, options, 50),
     "latency_p99": lambda library, options: latency(library, options, 99),
+    "echo_4kib": echo,
+    "echo_1mib": echo,
     "start_to_first_result": start_to_first_result,
 }
 

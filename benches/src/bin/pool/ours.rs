@@ -31,7 +31,9 @@ pub(crate) fn run(request: &Request, builder: PoolBuilder, workers: Option<usize
                 once()
             })
         }
-        "pool/echo" => timing::median_time(request, echo(request.option("bytes")?, &apart(builder)?)),
+        "pool/echo_4kib" | "pool/echo_1mib" => {
+            timing::median_time(request, echo(request.option("bytes")?, &ready(builder)?))
+        }
         "pool/start_to_first_result" => timing::first_time(request, || {
             let begun = Instant::now();
             let pool = builder.build()?;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::bench::{
     case::{Better, Case, Entrant},
     subject::{
-        BILLIARD, CONCURRENT_FUTURES, CROSSBEAM_CHANNEL, FUTEX, ICEORYX2, MULTIPROCESSING, MULTIPROCESSING_FORK,
-        MULTIPROCESSING_FORKSERVER, MULTIPROCESSING_SPAWN, OURS, OURS_2, OURS_16, OURS_64, OURS_STRICT, PROCSPAWN,
+        BILLIARD, CONCURRENT_FUTURES, CROSSBEAM_CHANNEL, FUTEX, ICEORYX2, IPC_CHANNEL, MULTIPROCESSING,
+        MULTIPROCESSING_FORK, MULTIPROCESSING_FORKSERVER, MULTIPROCESSING_SPAWN, OURS, OURS_2, OURS_16, OURS_64,
+        OURS_STRICT, PROCSPAWN,
     },
 };
 
@@ -24,6 +25,10 @@ const TWO_CHANNELS: &str =
 const APPLY: &str = "Pool::apply, the worker's processor chosen by its first job";
 /// One of the channels'.
 const SEND_AND_RECV: &str = "a thread; two unbounded channels, Sender::send and Receiver::recv";
+/// Bytes through one of ours.
+const ECHO: &str = "Pool::apply with a ByteBuf";
+/// Bytes through two of ipc-channel's.
+const BYTES_CHANNELS: &str = "two bytes channels, IpcBytesSender::send and IpcBytesReceiver::recv";
 /// One of iceoryx2's.
 const BUSY_PING_PONG: &str =
     "publish and subscribe on two services, Publisher::loan_uninit and Subscriber::receive without rest";
@@ -137,6 +142,32 @@ pub(crate) static CASES: &[Case] = &[
         &[
             Entrant::new(&OURS, 100, 50, APPLY),
             Entrant::new(&FUTEX, 100, 50, "two processes, a futex word each way, without spinning").with_aim(1.3),
+        ],
+        right,
+    ),
+    case(
+        "echo_4kib",
+        "How long do 4 KiB take to a worker and back?",
+        ("µs", Better::Lower),
+        &[("workers", 1), ("bytes", 4 << 10)],
+        &[
+            Entrant::new(&OURS, 20_000, 5_000, ECHO),
+            Entrant::new(&OURS_STRICT, 5_000, 1_000, ECHO),
+            Entrant::new(&IPC_CHANNEL, 5_000, 1_000, BYTES_CHANNELS),
+            Entrant::new(&MULTIPROCESSING, 5_000, 1_000, PYTHON_APPLY),
+        ],
+        right,
+    ),
+    case(
+        "echo_1mib",
+        "How long does 1 MiB take to a worker and back?",
+        ("µs", Better::Lower),
+        &[("workers", 1), ("bytes", 1 << 20)],
+        &[
+            Entrant::new(&OURS, 2_000, 500, ECHO),
+            Entrant::new(&OURS_STRICT, 500, 100, ECHO),
+            Entrant::new(&IPC_CHANNEL, 1_000, 200, BYTES_CHANNELS).with_lead(2.0),
+            Entrant::new(&MULTIPROCESSING, 500, 100, PYTHON_APPLY),
         ],
         right,
     ),
