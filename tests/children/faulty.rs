@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use billiard::{Fd, Isolation, JobError, JobHandle, Pool};
+use billiard::{ByteBuf, Fd, Isolation, JobError, JobHandle, Pool};
 use billiard_test_support::{Watchdog, descendants, eventually, is_alive, pool_workers, state};
 
 /// What each job carries there and back.
-type Load = (Vec<u8>, Option<Fd>);
+type Load = (ByteBuf, Option<Fd>);
 
 fn double((n, load): (u64, Load)) -> (u64, u32, Load) {
     (n * 2, std::process::id(), load)
@@ -60,7 +60,7 @@ fn main() {
     // A pool that has given up meanwhile refuses, for the same reason for which the jobs end that it has.
     let load = |n: u64| {
         let fd = || Fd::new(File::open("/dev/null").expect("it is there").into());
-        (vec![n as u8; size.unwrap_or(10)], size.is_none().then(fd))
+        (ByteBuf::from(vec![n as u8; size.unwrap_or(10)]), size.is_none().then(fd))
     };
     let job = |n| pool.apply_async(double, (n, load(n))).map_err(JobError::from);
     let mut handles: Vec<_> = (0..jobs / 2).map(job).collect();

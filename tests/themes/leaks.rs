@@ -2,10 +2,12 @@
 
 use std::{
     fs::File,
+    io::Read,
+    os::fd::OwnedFd,
     sync::{Mutex, PoisonError},
 };
 
-use billiard::{Isolation, Pool};
+use billiard::{ByteBuf, Isolation, JobHandle, Pool};
 use billiard_context::Fd;
 use billiard_test_support::{Census, Watchdog, eventually};
 
@@ -95,4 +97,42 @@ fn an_argument_is_not_kept_once_its_worker_has_it() {
         assert!(eventually(10, || Census::take() == before), "{isolation:?}: {before:?}, now {:?}", Census::take());
         pool.join().unwrap();
     }
+}
+
+fn give_back(bytes: ByteBuf) -> ByteBuf {
+    bytes
+}
+
+fn wait_for(until: Fd<File>) {
+    let _ = (&*until).read(&mut [0]); // until the other end is closed
+}
+
+#[test]
+fn what_is_too_large_for_the_heaps_is_apart_and_of_many_no_more_than_some() {
+    const LEN: usize = 5 << 20;
+    const APART: usize = 64;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _watchdog = Watchdog::start("what_is_too_large_for_the_heaps_is_apart_and_of_many_no_more_than_some", 100);
+    let pool = Pool::builder().workers(1).build().unwrap();
+    assert!(eventually(30, || pool.ready_workers() == 1));
+    let before = Census::take();
+    let open = || Census::take().descriptors - before.descriptors;
+    let (reader, writer) = std::io::pipe().unwrap();
+    let busy = pool.apply_async(wait_for, File::from(OwnedFd::from(reader)).into()).unwrap();
+    assert!(eventually(10, || open() == 1), "the worker has the pipe");
+    // Arguments wait, each with a descriptor, and then values.
+    let echo = |n: usize| pool.apply_async(give_back, ByteBuf::from(vec![n as u8; LEN])).unwrap();
+    let few: Vec<_> = (0..3).map(echo).collect();
+    assert_eq!(open(), 1 + 3);
+    drop(writer);
+    busy.get().unwrap();
+    assert!(eventually(30, || few.iter().all(JobHandle::is_ready)));
+    assert_eq!(open(), 3);
+    let many: Vec<_> = (0..APART + 10).map(echo).collect();
+    assert!(eventually(90, || many.iter().all(JobHandle::is_ready)));
+    assert_eq!(open(), APART, "the others are on the heap");
+    for (n, handle) in few.into_iter().enumerate().chain(many.into_iter().enumerate()) {
+        assert!(handle.get().unwrap() == vec![n as u8; LEN]);
+    }
+    assert!(eventually(10, || Census::take() == before), "{before:?}, now {:?}", Census::take());
 }

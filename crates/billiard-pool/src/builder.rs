@@ -73,7 +73,8 @@ impl PoolBuilder {
 
     /// How many jobs may wait for a worker; who hands in more has to wait. 4,096 by default; under [`Isolation::Shared`], 65,536 and no more with the workers. There, each takes 256 bytes
     /// for its argument, and as much in each worker for its value, once they are used. Larger ones, up to 4 MiB, take their room in 16 MiB for all arguments, and in 8 MiB of each worker for
-    /// its values, of which pages that were used stay. None of these needs a system call. What has no room there, and descriptors, go over a socket.
+    /// its values, of which pages that were used stay. None of these needs a system call. What has no room there is in memory of its own, and a message
+    /// over a socket says so, as for descriptors.
     pub fn queue_size(mut self, jobs: usize) -> Self {
         self.queue_size = jobs;
         self

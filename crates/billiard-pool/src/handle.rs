@@ -20,6 +20,7 @@ use billiard_shm::futex::Deadline;
 use billiard_wire::{attachments::Received, codec};
 
 use crate::{
+    apart::Encoded,
     error::JobError,
     pool::Shared,
     state::{Event, JobId},
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// What the pool knows of a job that has ended: its value still encoded, or its error.
-pub(crate) type RawOutcome = Result<(Vec<u8>, Received), JobError>;
+pub(crate) type RawOutcome = Result<(Encoded, Received), JobError>;
 
 /// What is made of a job's outcome before its handle is ready: the callbacks have seen it.
 pub(crate) type Callback = Box<dyn FnOnce(RawOutcome) -> Box<dyn Any + Send> + Send>;
@@ -312,7 +313,9 @@ impl<R: Message> JobHandle<R> {
 pub(crate) fn decode_outcome<R: Message>(outcome: RawOutcome) -> Result<R, JobError> {
     let (bytes, mut received) = outcome?;
     let value = decode(&bytes, &mut received);
-    keep_bytes(bytes);
+    if let Encoded::Here(bytes) = bytes {
+        keep_bytes(bytes);
+    }
     value
 }
 

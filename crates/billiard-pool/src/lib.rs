@@ -39,6 +39,8 @@
 //! ```
 
 #[cfg(not(loom))]
+mod apart;
+#[cfg(not(loom))]
 mod builder;
 #[cfg(not(loom))]
 mod error;

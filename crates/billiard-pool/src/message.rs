@@ -1,27 +1,31 @@
 //! What the pool and a worker say to each other on the worker's private socket.
 
 use billiard_context::{Panic, RemoteError, task::Task};
+use billiard_shm::FrozenBuffer;
 use serde::{Deserialize, Serialize};
 
 use crate::state::JobId;
 
-/// From the pool. The bytes of the argument stand behind it.
+/// From the pool, in a pair with memory that the argument is in; where there is none, the bytes of the argument stand behind it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ToWorker {
     pub(crate) job: JobId,
     pub(crate) task: Task,
 }
 
-/// From a worker.
+/// From a worker, in a pair with memory that a value is in.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromWorker {
     /// It is ready for its first job.
     Up,
-    /// The job has returned; the bytes of the value stand behind it.
+    /// The job has returned; the bytes of the value stand behind it, if they are not in memory of their own.
     Returned(JobId),
     /// The job has failed.
     Failed(JobId, Failure),
 }
+
+/// What stands in memory of its own.
+pub(crate) type Carried = Option<FrozenBuffer<u8>>;
 
 /// How a job failed without harm to its worker.
 #[derive(Debug, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, ErrorKind, JobError, SubmitError},
     handle::{Cell, JobHandle, RawOutcome, guard, keep_bytes, spare_bytes},
     job::{How, JobBuilder, Room},
-    message::ToWorker,
+    message::{Carried, ToWorker},
     state::{Action, Effects, Event, JobId, State, Verdict},
     table::{Ended, Look, Mail, NewJob, Refused, Stopped, Table, Ticket},
 };
@@ -107,7 +107,7 @@ struct Record {
 
 impl Record {
     fn ended(self, outcome: RawOutcome) -> Ended {
-        Ended { cell: self.cell, outcome, rest: self.frame.map(|frame| Box::new(Mail::Outgoing(frame))) }
+        Ended { cell: self.cell, outcome, rest: self.frame.map(|frame| Box::new(Mail::Outgoing(frame, None))) }
     }
 }
 
@@ -453,7 +453,8 @@ impl Shared {
         let id = JobId(inner.next_job);
         inner.next_job += 1;
         let (bytes, mut attachments) = encoded.into_parts();
-        let prefix = codec::encode_after(&ToWorker { job: id, task }, &mut attachments).expect("numbers encode");
+        let head = (ToWorker { job: id, task }, Carried::None);
+        let prefix = codec::encode_after(&head, &mut attachments).expect("numbers encode");
         let frame = Some(FrameWriter::typed(&prefix, bytes, attachments));
         inner.jobs.insert(id, Record { cell: cell.clone(), frame });
         self.decide(inner, Event::Submitted(id, limit), Arrival::None, true);

@@ -12,7 +12,8 @@ use billiard_wire::{
 };
 
 use crate::{
-    message::{Failure, FromWorker, ToWorker},
+    apart,
+    message::{Carried, Failure, FromWorker, ToWorker},
     state::JobId,
     sys,
     table::{Claim, Desk, DeskSent, Found, MAX_PLACED, Output, Span, Ticket},
@@ -27,7 +28,7 @@ pub(crate) fn strict(pool: Connection) {
     let mut reader = FrameReader::new();
     while let Ok(Some(frame)) = reader.read(&pool, Mode::Wait) {
         let Ok(ToWorker { job, task }) = frame.head() else { return };
-        let outcome = match frame.decode_prefix::<ToWorker>() {
+        let outcome = match frame.decode_prefix::<(ToWorker, Carried)>() {
             Ok((_, argument, received)) => {
                 fault::point("worker.run");
                 run(task, &argument, received, Vec::new())
@@ -36,7 +37,7 @@ pub(crate) fn strict(pool: Connection) {
             Err(error) => Outcome::BadArgument(error.into()),
         };
         fault::point("worker.publish");
-        if send(&pool, job, outcome).is_err() {
+        if send(&pool, job, outcome, usize::MAX).is_err() {
             return;
         }
         fault::point("worker.published");
@@ -67,7 +68,7 @@ pub(crate) fn shared((pool, desk): (Connection, DeskSent)) {
 fn begin(pool: &Connection) -> bool {
     sys::ignore_interrupts();
     fault::point("worker.start");
-    pool.send(&FromWorker::Up).is_ok()
+    pool.send(&(FromWorker::Up, Carried::None)).is_ok()
 }
 
 /// The largest buffer that a worker keeps for its next job.
@@ -114,10 +115,11 @@ fn work(pool: &Connection, desk: &mut Desk, tools: &mut Tools, claim: Claim) -> 
                 Ok(head) if head.job == number => {}
                 _ => return false,
             }
-            match frame.decode_prefix::<ToWorker>() {
-                Ok((_, argument, received)) => {
+            match frame.decode_prefix::<(ToWorker, Carried)>() {
+                Ok(((_, carried), behind, received)) => {
                     fault::point("worker.run");
-                    run(input.task, &argument, received, buffer)
+                    let argument = carried.as_deref().unwrap_or(&behind);
+                    run(input.task, argument, received, buffer)
                 }
                 Err(error) => Outcome::BadArgument(error.into()),
             }
@@ -127,7 +129,7 @@ fn work(pool: &Connection, desk: &mut Desk, tools: &mut Tools, claim: Claim) -> 
     let (output, span) = match fit(outcome, |len| desk.room(claim, len)) {
         Ok(fitting) => fitting,
         Err(outcome) => {
-            if send(pool, number, outcome).is_err() {
+            if send(pool, number, outcome, apart::LEAST).is_err() {
                 return false;
             }
             fault::point("worker.sent");
@@ -184,12 +186,18 @@ fn run(task: Task, argument: &[u8], mut received: Received, buffer: Vec<u8>) -> 
     outcome.unwrap_or_else(|error| Outcome::BadArgument(RemoteError::from(error)))
 }
 
-fn send(pool: &Connection, job: JobId, outcome: Outcome) -> Result<(), billiard_connection::Error> {
-    let (message, bytes, attachments) = match outcome {
+/// Sends it over the socket; values of so many bytes in memory of their own, where that is to be had.
+fn send(pool: &Connection, job: JobId, outcome: Outcome, apart: usize) -> Result<(), billiard_connection::Error> {
+    let (message, mut bytes, mut attachments) = match outcome {
         Outcome::Returned(bytes, attachments) => (FromWorker::Returned(job), bytes, attachments),
         failed => (FromWorker::Failed(job, failure(failed)), Vec::new(), Attachments::default()),
     };
-    let (prefix, _) = codec::encode(&message)?.into_parts();
+    let carried: Carried = if bytes.len() >= apart { apart::freeze(&bytes) } else { None };
+    if carried.is_some() {
+        fault::point("worker.apart");
+        bytes = Vec::new();
+    }
+    let prefix = codec::encode_after(&(message, carried), &mut attachments)?;
     FrameWriter::typed(&prefix, bytes, attachments).write(pool, Mode::Wait).map(drop)
 }
 

@@ -11,9 +11,10 @@ use billiard_context::{Context, ExitStatus, Message, Process, RemoteError, Start
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
 use crate::{
+    apart::{Census, Encoded},
     error::JobError,
     handle::RawOutcome,
-    message::{Failure, FromWorker},
+    message::{Carried, Failure, FromWorker},
     state::{JobId, WorkerId},
     sys,
     table::DeskSent,
@@ -40,6 +41,8 @@ pub(super) struct Member {
     is_up: bool,
     /// It takes its jobs by itself.
     pulls: bool,
+    /// Values in memory of their own that have come from any worker.
+    apart: Census,
     /// The job that it has, and what was sent of it.
     job: Option<(JobId, FrameWriter)>,
 }
@@ -107,6 +110,7 @@ impl Member {
         context: &Context,
         registry: &Registry,
         desk: Option<DeskSent>,
+        apart: Census,
     ) -> Result<Self, RemoteError> {
         let (ours, theirs) = Connection::pair()?;
         let pulls = desk.is_some();
@@ -126,6 +130,7 @@ impl Member {
             stalled: false,
             is_up: false,
             pulls,
+            apart,
             job: None,
         })
     }
@@ -217,12 +222,15 @@ impl Member {
                 _ => Heard::Nonsense,
             };
         }
-        match frame.decode_prefix() {
+        match frame.decode_prefix::<(FromWorker, Carried)>() {
             // Once: one that says nothing else would keep the supervisor listening.
-            Ok((FromWorker::Up, ..)) if !std::mem::replace(&mut self.is_up, true) => Heard::Up,
-            Ok((FromWorker::Up, ..)) => Heard::Nonsense,
-            Ok((FromWorker::Returned(job), bytes, received)) => self.outcome(job, Ok((bytes, received))),
-            Ok((FromWorker::Failed(job, failure), ..)) => self.outcome(job, Err(failure.into())),
+            Ok(((FromWorker::Up, _), ..)) if !std::mem::replace(&mut self.is_up, true) => Heard::Up,
+            Ok(((FromWorker::Up, _), ..)) => Heard::Nonsense,
+            Ok(((FromWorker::Returned(job), carried), behind, received)) => {
+                let bytes = carried.map_or(Encoded::Here(behind), |bytes| self.apart.accept(bytes));
+                self.outcome(job, Ok((bytes, received)))
+            }
+            Ok(((FromWorker::Failed(job, failure), _), ..)) => self.outcome(job, Err(failure.into())),
             Err(_) => Heard::Nonsense,
         }
     }

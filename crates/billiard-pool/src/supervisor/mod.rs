@@ -17,6 +17,7 @@ use billiard_wire::fault;
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
 use crate::{
+    apart::Census,
     error::{JobError, WorkerLost},
     pool::{Arrival, Shared},
     state::{Action, Begun, Config, Event, WorkerId},
@@ -40,6 +41,8 @@ pub(crate) struct Supervisor {
     /// What workers ring with, where they share a job table.
     bell: Option<OwnedFd>,
     config: Config,
+    /// Large values that have come, and that nobody has taken.
+    apart: Census,
     /// When to look at the job table next, although nobody rings; none while no job is in it.
     tick: Option<Instant>,
     ticks: u32,
@@ -84,6 +87,7 @@ impl Supervisor {
             in_turn: Vec::new(),
             bell,
             config,
+            apart: Census::default(),
             tick: None,
             ticks: 0,
         })
@@ -282,7 +286,8 @@ impl Supervisor {
             }
             _ => Ok(None),
         };
-        let member = desk.and_then(|desk| Member::start(worker, &self.context, self.poll.registry(), desk));
+        let member =
+            desk.and_then(|desk| Member::start(worker, &self.context, self.poll.registry(), desk, self.apart.clone()));
         match member {
             Ok(member) => {
                 self.look_again.extend(member.look_again().map(|at| (worker, at)));

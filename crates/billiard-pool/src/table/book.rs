@@ -19,9 +19,10 @@ use super::{
     word::{Phase, Word},
 };
 use crate::{
+    apart::Apart,
     error::{JobError, WorkerLost},
     handle::{Cell, RawOutcome, spare_bytes},
-    message::{Failure, ToWorker},
+    message::{Carried, Failure, ToWorker},
     state::{JobId, WorkerId},
 };
 
@@ -45,11 +46,19 @@ pub(crate) struct NewJob {
     pub(crate) argument: Vec<u8>,
     pub(crate) attachments: Attachments,
     /// Where the argument was laid down already.
-    pub(crate) placed: Option<Taken>,
+    pub(crate) placed: Option<Placed>,
     pub(crate) limit: Option<Duration>,
     pub(crate) cell: Arc<Cell>,
     /// The supervisor is to collect it.
     pub(crate) supervised: bool,
+}
+
+/// Where an argument is that was too large for a record.
+#[derive(Debug)]
+pub(crate) enum Placed {
+    InHeap(Taken),
+    /// It goes by mail, of which this is the larger part.
+    Apart(Apart),
 }
 
 /// Where a job was put.
@@ -120,8 +129,8 @@ impl Job {
 /// What goes over a worker's socket.
 #[derive(Debug)]
 pub(crate) enum Mail {
-    /// What a worker gets once it has claimed the job, where that does not fit into the record.
-    Outgoing(FrameWriter),
+    /// What a worker gets once it has claimed the job, where that does not fit into the record; and what it carries apart.
+    Outgoing(FrameWriter, #[expect(dead_code, reason = "kept, and counted, until it is sent")] Option<Apart>),
     /// A result, which counts when the job is done.
     Arrived(RawOutcome),
     /// The argument, in the heap.
@@ -254,17 +263,20 @@ impl Book {
         let ticket = Ticket { slot, job };
         let fits = new.argument.len() <= MAX_ARGUMENT && new.attachments.is_empty();
         let about = (new.task, new.limit.is_some());
-        let span = new.placed.as_ref().map(Taken::span);
+        let mut span = None;
         let mail = match new.placed.take() {
-            Some(placed) => Some(Mail::Placed(placed)),
+            Some(Placed::InHeap(taken)) => {
+                span = Some(taken.span());
+                Some(Mail::Placed(taken))
+            }
             None if fits => None,
-            None => {
-                let mut attachments = std::mem::take(&mut new.attachments);
-                let head = ToWorker { job: ticket.number(), task: new.task };
-                let head = codec::encode_after(&head, &mut attachments).expect("numbers encode");
+            apart => {
                 self.mail.push(ticket);
-                let argument = std::mem::take(&mut new.argument);
-                Some(Mail::Outgoing(FrameWriter::typed(&head, argument, attachments)))
+                let apart = match apart {
+                    Some(Placed::Apart(apart)) => Some(apart),
+                    _ => None,
+                };
+                Some(outgoing(ToWorker { job: ticket.number(), task: new.task }, new, apart))
             }
         };
         let limit = new.limit.map(|time| Box::new(self.limits.begin(time, slot, self.tail, now)));
@@ -454,7 +466,7 @@ impl Book {
             holder.outputs.read(ticket.slot, ticket.job, spare_bytes())
         });
         let outcome = match output {
-            Some(Output::Value(bytes)) => Ok((bytes, Received::default())),
+            Some(Output::Value(bytes)) => Ok((bytes.into(), Received::default())),
             Some(Output::Failure(bytes)) => Err(match codec::decode::<Failure>(&bytes, &mut Received::default()) {
                 Ok(failure) => failure.into(),
                 Err(error) => JobError::ResultDecode(error.into()),
@@ -600,6 +612,22 @@ impl Book {
             // Done meanwhile; or by mail that will not be waited for; or a word that cannot be.
             self.collect_for(control, ticket, ended);
             ended.extend(self.discard(control, ticket, why()));
+        }
+    }
+}
+
+/// A job's mail.
+fn outgoing(head: ToWorker, new: &mut NewJob, apart: Option<Apart>) -> Mail {
+    let mut attachments = std::mem::take(&mut new.attachments);
+    let with_all = apart.and_then(|apart| {
+        let prefix = codec::encode_after(&(&head, Some(apart.bytes())), &mut attachments).ok()?;
+        Some((prefix, apart))
+    });
+    match with_all {
+        Some((prefix, apart)) => Mail::Outgoing(FrameWriter::typed(&prefix, Vec::new(), attachments), Some(apart)),
+        None => {
+            let prefix = codec::encode_after(&(head, Carried::None), &mut attachments).expect("numbers encode");
+            Mail::Outgoing(FrameWriter::typed(&prefix, std::mem::take(&mut new.argument), attachments), None)
         }
     }
 }

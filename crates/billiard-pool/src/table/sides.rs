@@ -16,7 +16,7 @@ use billiard_wire::fault;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    book::{Book, Ended, Nanos, NewJob, Refused, Stopped, Ticket},
+    book::{Book, Ended, Nanos, NewJob, Placed, Refused, Stopped, Ticket},
     control::{Claim, Found},
     heap::{Room, Shelf, Span},
     memory::{
@@ -26,6 +26,7 @@ use super::{
     word::Phase,
 };
 use crate::{
+    apart::{self, Census},
     error::{JobError, WorkerLost},
     handle::RawOutcome,
     state::{JobId, WorkerId},
@@ -51,6 +52,8 @@ pub(crate) struct Table {
     inputs: Inputs,
     /// Of the heap for arguments.
     room: Room,
+    /// Arguments in memory of their own that no worker has got yet.
+    apart: Census,
     book: Mutex<Book>,
     /// As the book has it: written with its lock held, so that who has collected from a closed book finds it raised.
     is_closed: AtomicBool,
@@ -75,6 +78,7 @@ impl Table {
             control: ControlMemory::create(shape)?,
             inputs: Inputs::create(shape)?,
             room: Room::new(INPUT_HEAP),
+            apart: Census::default(),
             book: Mutex::new(Book::new(slots, seats)),
             is_closed: AtomicBool::new(false),
         })
@@ -114,11 +118,16 @@ impl Table {
         Ok((ticket, wake))
     }
 
-    /// Lays an argument that does not fit into a record down in the heap, before any lock is held. Where it does not fit there either, or there is no room, it goes by mail.
+    /// Lays an argument that does not fit into a record down in the heap, before any lock is held. Where it does not fit there either, or there is no room, it goes by
+    /// mail; a large one in memory of its own.
     fn place(&self, new: &mut NewJob) {
-        if new.placed.is_none() && new.argument.len() <= MAX_PLACED && new.attachments.is_empty() {
-            let taken = self.room.take(new.argument.len());
-            new.placed = taken.filter(|taken| self.inputs.place(taken.span(), &new.argument));
+        let len = new.argument.len();
+        if new.placed.is_none() && len <= MAX_PLACED && new.attachments.is_empty() {
+            let taken = self.room.take(len).filter(|taken| self.inputs.place(taken.span(), &new.argument));
+            new.placed = taken.map(Placed::InHeap);
+        }
+        if new.placed.is_none() && len >= apart::LEAST {
+            new.placed = self.apart.copy(&new.argument).map(Placed::Apart);
         }
     }
 

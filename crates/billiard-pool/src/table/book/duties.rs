@@ -46,8 +46,8 @@ impl Book {
             };
             let Some(worker) = worker else { return true };
             let job = self.jobs[ticket.slot].as_mut();
-            let outgoing = job.and_then(|job| job.mail.take_if(|mail| matches!(**mail, Mail::Outgoing(_))));
-            if let Some(Mail::Outgoing(frame)) = outgoing.map(|mail| *mail) {
+            let outgoing = job.and_then(|job| job.mail.take_if(|mail| matches!(**mail, Mail::Outgoing(..))));
+            if let Some(Mail::Outgoing(frame, _)) = outgoing.map(|mail| *mail) {
                 mail.push((worker, ticket.number(), frame));
             }
             false

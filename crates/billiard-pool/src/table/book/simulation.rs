@@ -295,7 +295,7 @@ impl World {
             task: Task::from_words([1, 2]),
             argument: vec![0; if by_mail { MAX_ARGUMENT + 1 } else { 1 }],
             attachments: Attachments::default(),
-            placed,
+            placed: placed.map(Placed::InHeap),
             limit,
             cell: cell.clone(),
             supervised: with_callback,
@@ -519,7 +519,9 @@ impl World {
             Step::Send(claim) => {
                 if !self.jobs[&claim.generation].is_cheated {
                     let bytes = claim.generation.to_ne_bytes().repeat(MAX_ARGUMENT);
-                    worker.said.push_back(Said::Result(ticket(claim).number(), Ok((bytes, Received::default()))));
+                    worker
+                        .said
+                        .push_back(Said::Result(ticket(claim).number(), Ok((bytes.into(), Received::default()))));
                 }
                 Step::LayDown(claim, Output::Mail, None)
             }

@@ -112,7 +112,7 @@ fn whoever_collects_wakes_the_callers_that_sleep() {
         },
         |book, control, _, ended| book.end_all(control, || JobError::Terminated, ended),
         |book, control, ticket, ended| {
-            let value = Ok((vec![7], Received::default()));
+            let value = Ok((vec![7].into(), Received::default()));
             book.arrived(control, WorkerId(1), ticket.number(), &mut Some(value), ended);
         },
     ];
@@ -129,7 +129,7 @@ fn whoever_collects_wakes_the_callers_that_sleep() {
         assert!(outputs.write(ticket.slot, ticket.job, &output, None) && control.publish(claim, 0));
         let mut ended = Vec::new(); // and dies before it has announced it
         collect(&mut book, &control, ticket, &mut ended);
-        assert!(matches!(&ended[..], [Ended { outcome: Ok((bytes, _)), .. }] if bytes == &[7]), "{ended:?}");
+        assert!(matches!(&ended[..], [Ended { outcome: Ok((bytes, _)), .. }] if bytes[..] == [7]), "{ended:?}");
         assert_eq!(control.slots[ticket.slot].turn.load(Ordering::Relaxed), 1);
     }
 }
