@@ -110,8 +110,11 @@ fn line(request: &Request, subjects: &[Subject]) -> Result<String, Box<dyn Error
 /// The version of a dependency in the text of a lock file; empty if it is not there.
 #[must_use]
 pub fn version_in(lock_file: &'static str, dependency: &str) -> &'static str {
+    // Of a dependency of which there are several versions, the packages of this folder, which have no source, say which is theirs.
+    let own = lock_file.split("[[package]]").filter(|package| !package.contains("\nsource = "));
+    let named = own.filter_map(|package| Some(package.split_once(&format!("\"{dependency} "))?.1)).next();
     let head = format!("name = \"{dependency}\"\nversion = \"");
-    let tail = lock_file.split_once(&head).map_or("", |(_, tail)| tail);
+    let tail = named.or_else(|| Some(lock_file.split_once(&head)?.1)).unwrap_or_default();
     tail.split('"').next().unwrap_or_default()
 }
 
@@ -128,6 +131,38 @@ mod tests {
     /// Parses a command line.
     fn parse(line: &str) -> Result<Request, String> {
         Request::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_package_that_was_built() {
+        const LOCK: &str = r#"
+[[package]]
+name = "ours"
+version = "0.1.0"
+dependencies = [
+ "once",
+ "twice 0.2.0",
+]
+
+[[package]]
+name = "once"
+version = "3.0.0"
+source = "registry"
+dependencies = [
+ "twice 0.1.0",
+]
+
+[[package]]
+name = "twice"
+version = "0.1.0"
+source = "registry"
+
+[[package]]
+name = "twice"
+version = "0.2.0"
+source = "registry"
+"#;
+        assert_eq!(["once", "twice", "none"].map(|name| version_in(LOCK, name)), ["3.0.0", "0.2.0", ""]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ const WHO_MASK: u64 = (1 << 11) - 1;
 const NOBODY: u64 = WHO_MASK;
 
 /// The number of participants that the words have room for.
+#[cfg(not(loom))]
 pub(super) const MAX_MEMBERS: usize = NOBODY as usize;
 
 /// What the last change did to the one who made it.
