@@ -341,7 +341,7 @@ impl<R> Process<R> {
     ///
     /// # Errors
     ///
-    /// As [`terminate`](Self::terminate), and when the helper process cannot be asked.
+    /// As [`terminate`](Self::terminate), and when the helper process cannot be asked: [`Error::GuardianSilent`] where it has not taken for long what it was asked before.
     pub fn terminate_within(&self, grace: Duration) -> Result<(), Error> {
         self.identity.generation.check_current()?;
         if !self.is_alive() {

@@ -4,12 +4,12 @@ use std::{
     fs::File,
     io::{Read, Write},
     os::unix::net::UnixStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use billiard_connection::{Connection, wait};
 use billiard_context::{ChildError, Context, Error, Fd, Process, RemoteError, current};
-use billiard_test_support::{Watchdog, eventually, is_alive};
+use billiard_test_support::{Stopped, Watchdog, eventually, is_alive, parent};
 
 billiard_context::init_for_tests!();
 
@@ -420,4 +420,24 @@ fn a_late_request_to_end_is_none() {
     assert_eq!(child.take_result().unwrap(), child.pid());
     child.terminate_within(Duration::ZERO).unwrap();
     assert!(child.join().unwrap().success());
+}
+
+#[test]
+fn a_silent_guardian_keeps_nobody_who_asks_for_an_end() {
+    let _watchdog = Watchdog::start("a_silent_guardian_keeps_nobody_who_asks_for_an_end", 60);
+    // It has a guardian of its own, which starts nothing else.
+    let context = Context::forkserver_with(|_: ()| Ok(()), ()).unwrap();
+    let child = context.process(|_: ()| std::thread::sleep(Duration::from_secs(100)), ()).start().unwrap();
+    let guardian = parent(child.pid()).unwrap();
+    let _stopped = Stopped::new(&[guardian]);
+    let (begin, mut asked) = (Instant::now(), 0);
+    let refused = loop {
+        match child.terminate_within(Duration::from_secs(60)) {
+            Ok(()) => asked += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(begin.elapsed() < Duration::from_secs(10), "it has waited for the guardian");
+    assert!(asked > 0 && child.is_alive(), "{refused}");
+    child.kill().unwrap();
 }

@@ -228,10 +228,12 @@ impl Guardian {
         }
     }
 
-    /// Sends a request, before `deadline`. `Gone` when the guardian had ended before it could have read any of it.
+    /// Sends a request, which begins before `deadline`. `Gone` when the guardian had ended before it could have read any of it.
     pub(crate) fn request(&self, frame: &mut FrameWriter, deadline: Instant) -> Result<Requested, Error> {
         let control = lock(&self.control);
+        let to_its_end = deadline.max(Instant::now() + PATIENCE);
         loop {
+            let deadline = if frame.is_begun() { to_its_end } else { deadline };
             match frame.write(&*control, Mode::DontWait) {
                 Ok(true) => return Ok(Requested::Sent),
                 Ok(false) if Instant::now() < deadline && !self.is_dead() => {
@@ -258,14 +260,15 @@ impl Guardian {
         }
     }
 
-    /// Has the group of a process ended: `signal` now, KILL if its leader lives on after `grace`. Returns at once.
+    /// Has the group of a process ended: `signal` now, KILL if its leader lives on after `grace`. Returns at once: where there is no room for that request, the
+    /// guardian is silent.
     pub(crate) fn end(&self, pid: u32, pidfd: OwnedFd, signal: Signal, grace: Duration) -> Result<(), Error> {
         let mut attachments = Attachments::default();
         attachments.push(Arc::new(pidfd)).expect("the list was empty");
         let message = protocol::encode(&Request::End { pid, signal, grace }, &mut attachments)
             .map_err(|error| Error::Connection(billiard_connection::Error::Encode(error)))?;
         let mut frame = FrameWriter::typed(&message, Vec::new(), attachments);
-        match self.request(&mut frame, Instant::now() + PATIENCE)? {
+        match self.request(&mut frame, Instant::now())? {
             Requested::Sent => Ok(()),
             Requested::Gone => Err(Error::GuardianDied),
         }
