@@ -15,13 +15,13 @@ fn nap(n: u64) -> u64 {
 
 fn main() {
     billiard::init();
-    let _watchdog = Watchdog::start("child-woken", 60);
+    let _watchdog = Watchdog::start("child-woken", 90);
     let pool = Pool::builder().workers(2).build().expect("a pool");
     assert!(eventually(20, || pool.ready_workers() == 2));
     let workers = pool_workers();
     assert_eq!(workers.len(), 2);
     let all_sleep = || eventually(20, || workers.iter().all(|&pid| state(pid) == Some('S')));
-    for n in 0..40 {
+    for n in 0..100 {
         assert!(all_sleep());
         assert_eq!(pool.apply(nap, n).expect("a value"), n);
         assert!(all_sleep());

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use billiard::{Fd, Isolation, JobError, JobHandle, Pool};
+use billiard::{Fd, Isolation, JobError, JobHandle, Pool, connection::Connection};
 use billiard_test_support::{Watchdog, descendants, eventually, is_alive, misdeeds, signal, state};
 
 billiard::init_for_tests!();
@@ -155,8 +155,8 @@ fn a_guardian_that_is_stopped_keeps_no_verdict_back() {
     assert_eq!(pool.apply(double, 4).unwrap(), 8);
 }
 
-/// A result for a job that nobody has: a frame of four bytes, no descriptors, `Returned`, 9999.
-const NOBODYS: [u8; 8] = *b"\0\0\0\x04\0\x01\x8f\x4e";
+/// A result for a job that nobody has: a frame of five bytes, no descriptors, `Returned`, 9999, nothing apart.
+const NOBODYS: [u8; 9] = *b"\0\0\0\x05\0\x01\x8f\x4e\0";
 
 /// Says on every channel of its process what only billiard should say, and then goes on.
 fn babble(endless: bool) -> u64 {
@@ -260,34 +260,71 @@ fn a_copy_of_a_dead_worker_that_never_stops_talking_keeps_nobody_waiting() {
     }
 }
 
-/// Where the slot words of a job table begin.
-const SLOTS: i64 = 448;
+/// Words of a job table: the kind of their segment, where they begin, how far they are apart, and what is to be written over them.
+type Misdeed = (&'static str, usize, usize, u64);
 
-fn wipe_later(_: ()) -> u64 {
-    std::thread::spawn(|| {
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(misdeeds::wipe_words("jobs", SLOTS, 64) > 0);
+/// The slot words, as nobody leaves them.
+const WIPE_WORDS: Misdeed = ("jobs", 448, 64, 0);
+/// What the records of results say of themselves: that the result comes by mail.
+const PROMISE_MAIL: Misdeed = ("outputs", 8, 256, 2 << 32);
+
+/// Does this to the first words, in a thread of its own, once it is told so; and says when that is done.
+fn misbehave_later((pool, is_promise): (Connection, bool)) -> u64 {
+    std::thread::spawn(move || {
+        pool.recv::<()>().unwrap();
+        let (kind, place, apart, value) = if is_promise { PROMISE_MAIL } else { WIPE_WORDS };
+        assert!(misdeeds::overwrite_words(kind, place, (16, apart), value) > 0);
+        pool.send(&()).unwrap();
     });
     7
 }
 
+/// How often threads of this process that are named as the pool's have gone to sleep.
+fn sleeps_of_the_pool() -> u64 {
+    let of_thread = |task: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+        let line = |name| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        status.starts_with("Name:\tbilliard-pool").then(|| line("voluntary_ctxt_switches:"))?
+    };
+    std::fs::read_dir("/proc/self/task").unwrap().flatten().filter_map(of_thread).sum()
+}
+
+/// Waits until the pool looks at nothing from time to time any more.
+fn await_rest() {
+    assert!(eventually(20, || {
+        let before = sleeps_of_the_pool();
+        std::thread::sleep(Duration::from_millis(200));
+        before > 0 && sleeps_of_the_pool() == before
+    }));
+}
+
 #[test]
-fn a_result_whose_word_is_overwritten_while_nobody_looks_is_an_error_and_not_waited_for() {
-    let _watchdog = Watchdog::start("a_result_whose_word_is_overwritten_while_nobody_looks", 60);
+fn a_result_that_is_overwritten_while_nobody_looks_is_an_error_and_not_waited_for() {
+    let _watchdog = Watchdog::start("a_result_that_is_overwritten_while_nobody_looks", 100);
     let _alone = alone();
-    let pool = pool_of(1, Isolation::Shared);
-    for polled in [false, true] {
-        let mut job = pool.apply_async(wipe_later, ()).unwrap();
-        // By then the worker has published, the pool has come to rest, and the word is gone.
-        std::thread::sleep(Duration::from_millis(600));
-        if polled {
+    let ask: [fn(&mut JobHandle<u64>); 3] = [
+        |_| (),
+        |job| assert!(eventually(10, || job.is_ready())),
+        |job| {
             let (tell, told) = mpsc::channel();
-            on_wake(&mut job, move || tell.send(()).unwrap());
+            on_wake(job, move || tell.send(()).unwrap());
             told.recv().unwrap();
+        },
+    ];
+    for is_promise in [false, true] {
+        for ask in ask {
+            // Each has its own: a worker that promises mail and sends none is given up.
+            let pool = pool_of(1, Isolation::Shared);
+            let (ours, theirs) = Connection::pair().unwrap();
+            let mut job = pool.apply_async(misbehave_later, (theirs, is_promise)).unwrap();
+            // The worker publishes, and the pool comes to rest.
+            await_rest();
+            ours.send(&()).unwrap();
+            ours.recv::<()>().unwrap();
+            ask(&mut job);
+            assert!(matches!(job.get(), Err(JobError::ResultDecode(_))));
+            assert!(eventually(10, || matches!(pool.apply(double, 4), Ok(8))));
         }
-        assert!(eventually(10, || job.is_ready()));
-        assert!(matches!(job.get(), Err(JobError::ResultDecode(_))));
-        assert_eq!(pool.apply(double, 4).unwrap(), 8);
     }
 }
 

@@ -377,12 +377,6 @@ impl FrameWriter {
         self.written == self.head.len() + self.body.len()
     }
 
-    /// Whether any of it has gone out.
-    #[must_use]
-    pub fn has_begun(&self) -> bool {
-        self.written > 0
-    }
-
     /// Begins again, to send it to somebody else; false when it cannot be: descriptors went with it, and are gone.
     #[must_use]
     pub fn rewind(&mut self) -> bool {

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use billiard_context::RemoteError;
 use billiard_shm::{FrozenBuffer, SharedBuffer};
 
 /// From which size on a value is worth a segment of its own.
@@ -51,12 +52,19 @@ impl Census {
         Some(Apart { bytes: freeze(bytes)?, _counted: counted })
     }
 
-    /// What has come; on the heap where there are many.
-    pub(crate) fn accept(&self, bytes: FrozenBuffer<u8>) -> Encoded {
-        match self.count() {
-            None => Encoded::Here(bytes.to_vec()),
-            Some(counted) => Encoded::Apart(Apart { bytes, _counted: counted }),
+    /// What has come; on the heap where there are many. One that says that it is larger than what its worker has paid for with memory is refused: to decode it might
+    /// take more than there is.
+    pub(crate) fn accept(&self, bytes: FrozenBuffer<u8>) -> Result<Encoded, RemoteError> {
+        if !bytes.is_backed() {
+            return Err(RemoteError::msg("it is in a memory file with holes"));
         }
+        if let Some(counted) = self.count() {
+            return Ok(Encoded::Apart(Apart { bytes, _counted: counted }));
+        }
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(bytes.len()).map_err(RemoteError::from)?;
+        copy.extend_from_slice(&bytes);
+        Ok(Encoded::Here(copy))
     }
 }
 
@@ -106,11 +114,18 @@ mod tests {
         let _another_handle = census.clone();
         let mut held: Vec<_> = (0..MOST).map(|n| census.copy(&[n as u8; 100]).expect("there is room")).collect();
         assert!(census.copy(&[1]).is_none());
-        let more = census.accept(freeze(&[7; 100]).unwrap());
+        let more = census.accept(freeze(&[7; 100]).unwrap()).unwrap();
         assert!(matches!(&more, Encoded::Here(bytes) if bytes == &[7; 100]));
         held.pop();
-        let more = census.accept(freeze(&[7; 100]).unwrap());
+        let more = census.accept(freeze(&[7; 100]).unwrap()).unwrap();
         assert!(matches!(&more, Encoded::Apart(_)) && more[..] == [7; 100]);
         assert!(freeze(&[]).is_none(), "of no bytes there is no segment");
+    }
+
+    #[test]
+    fn what_nobody_has_paid_for_is_refused() {
+        let holes = SharedBuffer::<u8>::zeroed(1 << 40).unwrap().freeze().unwrap();
+        let refused = Census::default().accept(holes).unwrap_err();
+        assert_eq!(refused.to_string(), "it is in a memory file with holes");
     }
 }

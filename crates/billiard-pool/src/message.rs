@@ -34,3 +34,16 @@ pub(crate) enum Failure {
     BadArgument(RemoteError),
     BadResult(RemoteError),
 }
+
+#[cfg(test)]
+mod tests {
+    use billiard_wire::{attachments::Received, codec};
+
+    use super::*;
+
+    #[test]
+    fn what_a_worker_says_is_laid_out_as_tests_of_bad_ones_have_it() {
+        let returned = codec::decode::<(FromWorker, Carried)>(b"\x01\x8f\x4e\0", &mut Received::default());
+        assert!(matches!(returned, Ok((FromWorker::Returned(JobId(9999)), None))), "{returned:?}");
+    }
+}

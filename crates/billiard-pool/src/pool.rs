@@ -236,19 +236,20 @@ impl Shared {
     pub(crate) fn collect(&self, ticket: Ticket, cell: &Cell) {
         let Some(table) = &self.table else { return };
         match table.look(ticket) {
-            Look::Done if !cell.has_callback() => self.finish(self.take(table, ticket)),
-            Look::Gone => self.see_to(table, ticket, cell),
+            Look::Done if !cell.has_callback() => match self.take(table, ticket) {
+                Some(ended) => self.finish([ended]),
+                None => self.see_to(ticket, cell),
+            },
+            Look::Gone => self.see_to(ticket, cell),
             Look::Done | Look::Pending => {}
         }
     }
 
-    /// A job that is no longer in its slot is in its cell, or on the way there; or its word was overwritten: then nobody tells, and the supervisor has to look.
-    fn see_to(&self, table: &Table, ticket: Ticket, cell: &Cell) {
+    /// A job that is no longer in its slot is in its cell, or on the way there, and so is one of which a part comes by mail; or its word was overwritten, or that mail
+    /// never comes: then nobody tells, and the supervisor has to look.
+    fn see_to(&self, ticket: Ticket, cell: &Cell) {
         if !cell.is_ready() {
-            table.supervise(ticket);
-            if table.look_after() {
-                self.wake();
-            }
+            self.supervise(ticket);
         }
     }
 
@@ -288,18 +289,11 @@ impl Shared {
         }
         loop {
             match table.look(ticket) {
-                Look::Gone => {
-                    self.see_to(table, ticket, cell);
+                Look::Done if let Some(ended) = self.take(table, ticket) => return Waited::Done(ended),
+                Look::Done | Look::Gone => {
+                    self.see_to(ticket, cell);
                     return Waited::Elsewhere;
                 }
-                Look::Done => match self.take(table, ticket) {
-                    Some(ended) => return Waited::Done(ended),
-                    None => {
-                        // Somebody else has it; or a part of it comes by mail, which the supervisor brings.
-                        table.supervise(ticket);
-                        return Waited::Elsewhere;
-                    }
-                },
                 Look::Pending if deadline.is_some_and(Deadline::has_passed) => return Waited::Pending,
                 Look::Pending => {
                     table.wait(ticket, deadline);
@@ -311,10 +305,10 @@ impl Shared {
         }
     }
 
-    /// Has the supervisor bring a job's outcome.
+    /// Has the supervisor bring a job's outcome, and look whether it comes at all.
     pub(crate) fn supervise(&self, ticket: Ticket) {
-        if let Some(table) = &self.table {
-            table.supervise(ticket);
+        if self.table.as_ref().is_some_and(|table| table.supervise(ticket)) {
+            self.wake();
         }
     }
 
@@ -349,7 +343,7 @@ impl Shared {
     /// What has ended elsewhere, and has callbacks.
     pub(crate) fn take_late(&self) -> Vec<Ended> {
         let mut inner = self.inner();
-        if inner.waiting > 0 {
+        if inner.waiting > 0 && !inner.late.is_empty() {
             self.room.notify_all();
         }
         std::mem::take(&mut inner.late)

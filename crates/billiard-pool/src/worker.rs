@@ -1,6 +1,6 @@
 //! The worker's side: take a job, run it, give its result, for as long as there is a pool.
 
-use billiard_connection::{Connection, FrameReader, FrameWriter, Mode};
+use billiard_connection::{Connection, Error, FrameReader, FrameWriter, Mode};
 use billiard_context::{
     panics::Print,
     task::{Outcome, Task},
@@ -186,19 +186,54 @@ fn run(task: Task, argument: &[u8], mut received: Received, buffer: Vec<u8>) -> 
     outcome.unwrap_or_else(|error| Outcome::BadArgument(RemoteError::from(error)))
 }
 
-/// Sends it over the socket; values of so many bytes in memory of their own, where that is to be had.
-fn send(pool: &Connection, job: JobId, outcome: Outcome, apart: usize) -> Result<(), billiard_connection::Error> {
-    let (message, mut bytes, mut attachments) = match outcome {
-        Outcome::Returned(bytes, attachments) => (FromWorker::Returned(job), bytes, attachments),
-        failed => (FromWorker::Failed(job, failure(failed)), Vec::new(), Attachments::default()),
+/// Sends it over the socket; values of so many bytes and without descriptors, of which a message has room for so many, in memory of their own, where that is to be had.
+fn send(pool: &Connection, job: JobId, outcome: Outcome, apart: usize) -> Result<(), Error> {
+    let (bytes, attachments) = match outcome {
+        Outcome::Returned(bytes, attachments) => (bytes, attachments),
+        failed => return say(pool, &FromWorker::Failed(job, failure(failed)))?.map_or(Ok(()), Err),
     };
-    let carried: Carried = if bytes.len() >= apart { apart::freeze(&bytes) } else { None };
-    if carried.is_some() {
+    let returned = FromWorker::Returned(job);
+    if bytes.len() >= apart
+        && attachments.is_empty()
+        && let Some(carried) = apart::freeze(&bytes)
+    {
         fault::point("worker.apart");
-        bytes = Vec::new();
+        if say_with(pool, &returned, Some(carried), Vec::new(), Attachments::default())?.is_none() {
+            return Ok(());
+        }
     }
-    let prefix = codec::encode_after(&(message, carried), &mut attachments)?;
-    FrameWriter::typed(&prefix, bytes, attachments).write(pool, Mode::Wait).map(drop)
+    match say_with(pool, &returned, None, bytes, attachments)? {
+        None => Ok(()),
+        // Its descriptors: this job's bad luck alone.
+        Some(refused) => {
+            let failed = FromWorker::Failed(job, Failure::BadResult(refused.into()));
+            say(pool, &failed)?.map_or(Ok(()), Err)
+        }
+    }
+}
+
+fn say(pool: &Connection, message: &FromWorker) -> Result<Option<Error>, Error> {
+    say_with(pool, message, None, Vec::new(), Attachments::default())
+}
+
+/// Says something on the socket. If the kernel does not take what comes with it, and nothing of it is said, something else can be: that is the error inside.
+fn say_with(
+    pool: &Connection,
+    message: &FromWorker,
+    carried: Carried,
+    bytes: Vec<u8>,
+    mut attachments: Attachments,
+) -> Result<Option<Error>, Error> {
+    let prefix = match codec::encode_after(&(message, carried), &mut attachments) {
+        Ok(prefix) => prefix,
+        Err(error) => return Ok(Some(error.into())),
+    };
+    let mut frame = FrameWriter::typed(&prefix, bytes, attachments);
+    match frame.write(pool, Mode::Wait) {
+        Ok(_) => Ok(None),
+        Err(error @ Error::Io { .. }) if !frame.is_begun() => Ok(Some(error)),
+        Err(error) => Err(error),
+    }
 }
 
 fn failure(outcome: Outcome) -> Failure {

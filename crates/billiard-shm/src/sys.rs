@@ -70,6 +70,8 @@ pub(crate) struct FileInfo {
     /// Device and number: two descriptors with the same are of the same file.
     pub(crate) identity: FileIdentity,
     pub(crate) owner: u32,
+    /// So many blocks of 512 bytes are allocated.
+    pub(crate) blocks: u64,
 }
 
 /// Device and inode.
@@ -86,6 +88,7 @@ pub(crate) fn info(fd: BorrowedFd<'_>) -> Result<FileInfo, Failed> {
         len: stat.st_size as u64,
         identity: FileIdentity { device: stat.st_dev, inode: stat.st_ino },
         owner: stat.st_uid,
+        blocks: stat.st_blocks as u64,
     })
 }
 

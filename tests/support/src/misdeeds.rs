@@ -77,27 +77,26 @@ pub fn end_and_flood_on(bytes: &[u8]) -> ! {
     }
 }
 
-/// Writes zero over words of the segments of that kind of which this process has descriptors: so many, one in each line of 64 bytes, from a place on. How many it
-/// has overwritten.
-pub fn wipe_words(kind: &str, place: i64, count: i64) -> i64 {
+/// Writes this over words of the segments of that kind of which this process has descriptors: so many, from a place on, and so far apart. How many it has
+/// overwritten.
+pub fn overwrite_words(kind: &str, place: usize, (count, apart): (usize, usize), value: u64) -> usize {
     /// Of a segment: its kind is at this offset, and what it holds begins at that.
-    const HEADER: (i64, i64) = (16, 64);
+    const HEADER: (usize, usize) = (16, 64);
 
-    let mut wiped = 0;
+    let mut overwritten = 0;
     for fd in 3..1024 {
         let mut found = [0_u8; 8];
         // SAFETY: the buffer is as long as it says; what is no file is an error and nothing more.
-        unsafe { libc::pread(fd, found.as_mut_ptr().cast(), found.len(), HEADER.0) };
-        for line in 0..if found.starts_with(kind.as_bytes()) { count } else { 0 } {
-            // SAFETY: eight bytes of a zero; that others rely on what was there is what is tested.
-            let written = unsafe { libc::pwrite(fd, (&raw const ZERO).cast(), 8, HEADER.1 + place + 64 * line) };
-            wiped += i64::from(written == 8);
+        unsafe { libc::pread(fd, found.as_mut_ptr().cast(), found.len(), HEADER.0 as i64) };
+        for at in 0..if found.starts_with(kind.as_bytes()) { count } else { 0 } {
+            let offset = (HEADER.1 + place + apart * at) as i64;
+            // SAFETY: eight bytes of a number; that others rely on what was there is what is tested.
+            let written = unsafe { libc::pwrite(fd, (&raw const value).cast(), 8, offset) };
+            overwritten += usize::from(written == 8);
         }
     }
-    wiped
+    overwritten
 }
-
-static ZERO: u64 = 0;
 
 /// Reads from address zero, which ends the process with SIGSEGV.
 #[must_use]

@@ -45,6 +45,8 @@ pub(super) struct Member {
     apart: Census,
     /// The job that it has, and what was sent of it.
     job: Option<(JobId, FrameWriter)>,
+    /// It is to have TERM, and that much time to end, once its process is known.
+    doomed: Option<Duration>,
 }
 
 enum Life {
@@ -132,6 +134,7 @@ impl Member {
             pulls,
             apart,
             job: None,
+            doomed: None,
         })
     }
 
@@ -147,6 +150,9 @@ impl Member {
                 Some(process) => {
                     register(registry, process.as_fd(), worker, Source::Sentinel, Interest::READABLE)?;
                     self.process = Life::Running(process, None);
+                    if let Some(grace) = self.doomed.take() {
+                        self.terminate(grace);
+                    }
                 }
             }
         }
@@ -197,7 +203,7 @@ impl Member {
                 self.stalled = true;
                 Wrote::Well
             }
-            Err(why @ Error::Io { .. }) if !frame.has_begun() => {
+            Err(why @ Error::Io { .. }) if !frame.is_begun() => {
                 let job = *job;
                 self.job = None;
                 Wrote::Refused(job, why.into())
@@ -214,24 +220,21 @@ impl Member {
             Ok(None) => return Heard::Nothing,
             Err(_) => return Heard::Nonsense,
         };
-        if frame.is_incomplete() {
-            // Its descriptors could not be received here: its worker is not to blame.
-            let lost = || Err(JobError::ResultDecode(Error::DescriptorsLost.into()));
-            return match frame.head() {
-                Ok(FromWorker::Returned(job)) => self.outcome(job, lost()),
-                _ => Heard::Nonsense,
-            };
-        }
-        match frame.decode_prefix::<(FromWorker, Carried)>() {
+        match frame.head() {
             // Once: one that says nothing else would keep the supervisor listening.
-            Ok(((FromWorker::Up, _), ..)) if !std::mem::replace(&mut self.is_up, true) => Heard::Up,
-            Ok(((FromWorker::Up, _), ..)) => Heard::Nonsense,
-            Ok(((FromWorker::Returned(job), carried), behind, received)) => {
-                let bytes = carried.map_or(Encoded::Here(behind), |bytes| self.apart.accept(bytes));
-                self.outcome(job, Ok((bytes, received)))
-            }
-            Ok(((FromWorker::Failed(job, failure), _), ..)) => self.outcome(job, Err(failure.into())),
-            Err(_) => Heard::Nonsense,
+            Ok(FromWorker::Up) if !std::mem::replace(&mut self.is_up, true) => Heard::Up,
+            Ok(FromWorker::Failed(job, failure)) => self.outcome(job, Err(failure.into())),
+            Ok(FromWorker::Returned(job)) => match frame.decode_prefix::<(FromWorker, Carried)>() {
+                Ok(((_, Some(_)), ..)) if !self.pulls => Heard::Nonsense,
+                Ok(((_, Some(apart)), _, received)) => {
+                    let value = self.apart.accept(apart).map_err(JobError::ResultDecode);
+                    self.outcome(job, value.map(|value| (value, received)))
+                }
+                Ok(((_, None), behind, received)) => self.outcome(job, Ok((Encoded::Here(behind), received))),
+                // What came with it could not be received or mapped here: its worker is not to blame.
+                Err(why) => self.outcome(job, Err(JobError::ResultDecode(why.into()))),
+            },
+            Ok(FromWorker::Up) | Err(_) => Heard::Nonsense,
         }
     }
 
@@ -265,12 +268,15 @@ impl Member {
     }
 
     /// TERM to it and to its group.
-    pub(super) fn terminate(&self, grace: Duration) {
-        if let Life::Running(process, _) = &self.process
-            && process.terminate_within(grace).is_err()
-        {
-            // The guardian hears nothing: to it alone. Should it have changed its user, KILL follows, and so does its end.
-            let _ = process.terminate();
+    pub(super) fn terminate(&mut self, grace: Duration) {
+        match &self.process {
+            Life::Starting(..) => self.doomed = Some(grace), // by a guardian that is stopped
+            Life::Running(process, _) => {
+                if process.terminate_within(grace).is_err() {
+                    // The guardian hears nothing: to it alone. Should it have changed its user, KILL follows, and so does its end.
+                    let _ = process.terminate();
+                }
+            }
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
     pool::{Arrival, Shared},
     state::{Action, Begun, Config, Event, WorkerId},
     sys,
-    table::{Table, Ticket},
+    table::{Outgoing, Table, Ticket},
 };
 use member::{Heard, Member, Remains, Source, Wrote};
 
@@ -58,6 +58,8 @@ const MESSAGES: usize = 64;
 
 /// More than a socket holds of them, in which all is that a dead worker has left.
 const LAST_MESSAGES: usize = 1 << 17;
+/// More than it holds of the turns in which a long message is read, as a part of the same.
+const LAST_TURNS: usize = 64;
 
 /// What a worker has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +166,7 @@ impl Supervisor {
         for worker in doomed {
             self.tell(Event::Doomed(worker));
         }
-        for (worker, job, frame) in mail {
+        for Outgoing { worker, job, frame, .. } in mail {
             // One that has ended since is audited next.
             if let Some(member) = self.members.get_mut(&worker) {
                 member.load(job, frame);
@@ -263,7 +265,7 @@ impl Supervisor {
             }
             Action::Terminate(worker) => {
                 self.judge(worker); // its process may be known by now
-                if let Some(member) = self.members.get(&worker) {
+                if let Some(member) = self.members.get_mut(&worker) {
                     member.terminate(self.config.grace);
                 }
             }
@@ -361,10 +363,14 @@ impl Supervisor {
             Ok(Some(status)) => {
                 // It has ended: all that it wrote is there now. A result that is whole counts. A copy of it may write on, for ever.
                 let mut left = LAST_MESSAGES;
-                while left > 0
-                    && (self.read(worker).is_some() || self.members.get(&worker).is_some_and(Member::has_more))
-                {
-                    left -= 1;
+                loop {
+                    let cost = match self.read(worker) {
+                        Some(_) => 1,
+                        None if self.members.get(&worker).is_some_and(Member::has_more) => LAST_MESSAGES / LAST_TURNS,
+                        None => break,
+                    };
+                    let Some(rest) = left.checked_sub(cost) else { break };
+                    left = rest;
                 }
                 self.gone(worker, status);
             }

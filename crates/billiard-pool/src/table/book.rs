@@ -11,6 +11,7 @@ use billiard_wire::{
     codec,
 };
 
+pub(crate) use self::duties::Outgoing;
 use self::limits::{Limit, Limits};
 use super::{
     control::{Control, MAX_SLOTS, SLOT_BITS, cells, watch},
@@ -130,7 +131,7 @@ impl Job {
 #[derive(Debug)]
 pub(crate) enum Mail {
     /// What a worker gets once it has claimed the job, where that does not fit into the record; and what it carries apart.
-    Outgoing(FrameWriter, #[expect(dead_code, reason = "kept, and counted, until it is sent")] Option<Apart>),
+    Outgoing(FrameWriter, Option<Apart>),
     /// A result, which counts when the job is done.
     Arrived(RawOutcome),
     /// The argument, in the heap.
@@ -485,29 +486,32 @@ impl Book {
         Some(job.ended(outcome))
     }
 
-    /// A result has come over the socket of that worker. It is taken if it is that of a job that this worker has.
+    /// A result has come over the socket of that worker. It is taken if it is that of a job that this worker has. What is not wanted any more comes back, to be dropped
+    /// where no lock is held.
     pub(crate) fn arrived(
         &mut self,
         control: &Control<'_>,
         worker: WorkerId,
         number: JobId,
-        outcome: &mut Option<RawOutcome>,
+        outcome: RawOutcome,
         ended: &mut Vec<Ended>,
-    ) {
+    ) -> Option<Box<Mail>> {
         let ticket = Ticket::of(number);
+        let mail = Some(Box::new(Mail::Arrived(outcome)));
         if !self.has(ticket) {
-            return; // it has been ended, or never was
+            return mail; // it has been ended, or never was
         }
         let word = control.word(ticket.slot);
         let is_its = matches!(word.phase(), Some(Phase::Claimed | Phase::Done)) && word.is_of(ticket.job);
         if !is_its || self.holder(word.seat()).is_none_or(|holder| holder.worker != worker) {
-            return; // it is not that worker's
+            return mail; // it is not that worker's
         }
-        let Some(job) = &mut self.jobs[ticket.slot] else { return };
-        job.mail = outcome.take().map(|outcome| Box::new(Mail::Arrived(outcome)));
+        let job = self.jobs[ticket.slot].as_mut()?;
+        let unwanted = std::mem::replace(&mut job.mail, mail);
         self.collect_for(control, ticket, ended);
         // Until it says that it is done; and whether or not anybody still wants the result, which may hold descriptors.
-        self.supervise(control, ticket);
+        let _ = self.supervise(control, ticket);
+        unwanted
     }
 
     /// Ends a job with this error, if nobody has it yet; or also if a worker has it.
@@ -595,7 +599,7 @@ impl Book {
         self.is_closed = true;
         for slot in 0..self.jobs.len() {
             if let Some(ticket) = self.ticket(slot) {
-                self.supervise(control, ticket);
+                let _ = self.supervise(control, ticket);
             }
         }
     }
@@ -616,7 +620,7 @@ impl Book {
     }
 }
 
-/// A job's mail.
+/// A job's mail; with descriptors, or apart.
 fn outgoing(head: ToWorker, new: &mut NewJob, apart: Option<Apart>) -> Mail {
     let mut attachments = std::mem::take(&mut new.attachments);
     let with_all = apart.and_then(|apart| {

@@ -22,7 +22,7 @@ mod sides;
 
 #[cfg(not(loom))]
 pub(crate) use self::{
-    book::{Ended, Mail, NewJob, Refused, Stopped, Ticket},
+    book::{Ended, Mail, NewJob, Outgoing, Refused, Stopped, Ticket},
     control::{Claim, Found, MAX_SEATS, MAX_SLOTS},
     heap::Span,
     memory::{MAX_PLACED, Output},

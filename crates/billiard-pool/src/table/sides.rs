@@ -9,14 +9,13 @@ use std::{
     time::Duration,
 };
 
-use billiard_connection::FrameWriter;
 use billiard_context::Fd;
 use billiard_shm::{SegmentError, futex::Deadline};
 use billiard_wire::fault;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    book::{Book, Ended, Nanos, NewJob, Placed, Refused, Stopped, Ticket},
+    book::{Book, Ended, Nanos, NewJob, Outgoing, Placed, Refused, Stopped, Ticket},
     control::{Claim, Found},
     heap::{Room, Shelf, Span},
     memory::{
@@ -122,7 +121,10 @@ impl Table {
     /// mail; a large one in memory of its own.
     fn place(&self, new: &mut NewJob) {
         let len = new.argument.len();
-        if new.placed.is_none() && len <= MAX_PLACED && new.attachments.is_empty() {
+        if new.placed.is_some() || !new.attachments.is_empty() {
+            return; // with descriptors, of which a message has room for so many, it goes by mail as a whole
+        }
+        if len <= MAX_PLACED {
             let taken = self.room.take(len).filter(|taken| self.inputs.place(taken.span(), &new.argument));
             new.placed = taken.map(Placed::InHeap);
         }
@@ -187,9 +189,9 @@ impl Table {
         }
     }
 
-    /// The supervisor is to collect it. The caller looks once more afterwards.
-    pub(crate) fn supervise(&self, ticket: Ticket) {
-        self.book().supervise(&self.control.words(), ticket);
+    /// The supervisor is to collect it, and to look after the jobs; whether it has to be woken for that. The caller looks once more afterwards.
+    pub(crate) fn supervise(&self, ticket: Ticket) -> bool {
+        self.book().supervise(&self.control.words(), ticket)
     }
 
     pub(crate) fn stop(&self, ticket: Ticket, why: JobError, begun_too: bool) -> Stopped {
@@ -222,9 +224,8 @@ impl Table {
     }
 
     pub(crate) fn arrived(&self, worker: WorkerId, job: JobId, outcome: RawOutcome, ended: &mut Vec<Ended>) {
-        let mut outcome = Some(outcome);
-        self.book().arrived(&self.control.words(), worker, job, &mut outcome, ended);
-        drop(outcome); // what nobody wants, now that no lock is held
+        let unwanted = self.book().arrived(&self.control.words(), worker, job, outcome, ended);
+        drop(unwanted); // now that no lock is held
     }
 
     pub(crate) fn audit(&self, worker: WorkerId, lost: &WorkerLost, ended: &mut Vec<Ended>) -> bool {
@@ -265,12 +266,7 @@ impl Table {
     }
 
     /// What the supervisor does whenever it is awake; workers whose job ran for too long are in `doomed`. Whether it has to look from time to time.
-    pub(crate) fn work(
-        &self,
-        ended: &mut Vec<Ended>,
-        doomed: &mut Vec<WorkerId>,
-        mail: &mut Vec<(WorkerId, JobId, FrameWriter)>,
-    ) -> bool {
+    pub(crate) fn work(&self, ended: &mut Vec<Ended>, doomed: &mut Vec<WorkerId>, mail: &mut Vec<Outgoing>) -> bool {
         let (control, mut book) = (self.control.words(), self.book());
         book.sweep(&control, ended);
         book.take_mail(&control, mail);

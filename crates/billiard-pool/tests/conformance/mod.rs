@@ -18,7 +18,7 @@ use std::{
 
 use billiard_connection::Connection;
 use billiard_pool::{Context, ErrorKind, Fd, JobError, JobHandle, Pool, PoolBuilder, RemoteError, TimedOut};
-use billiard_test_support::{Watchdog, eventually, is_alive, misdeeds};
+use billiard_test_support::{Watchdog, eventually, is_alive, misdeeds, state};
 
 fn square(n: u64) -> u64 {
     n * n
@@ -523,7 +523,14 @@ fn callbacks_that_have_yet_to_run_push_back() {
     assert!(refused.is_full());
     assert!(!pool.job(square, 3).try_submit().unwrap().is_ready(), "one without callbacks is no burden");
     std::thread::scope(|scope| {
-        let blocked = scope.spawn(|| pool.job(square, 5).on_success(|_| {}).submit().unwrap().get().unwrap());
+        let ((tell, told), pool) = (mpsc::channel(), &pool);
+        let blocked = scope.spawn(move || {
+            tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            pool.job(square, 5).on_success(|_| {}).submit().unwrap().get().unwrap()
+        });
+        let thread = told.recv().unwrap();
+        let thread = thread.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap();
+        assert!(eventually(20, || state(thread) == Some('S')));
         go_on.send(()).unwrap();
         ours.send(&1_u64).unwrap();
         assert_eq!(blocked.join().unwrap(), 25);

@@ -1,9 +1,14 @@
 //! What jobs carry there and back.
 
-use billiard_pool::{ByteBuf, JobError};
+use std::fs::File;
+
+use billiard_pool::{ByteBuf, Fd, JobError};
 use billiard_test_support::Watchdog;
 
 use super::pool;
+
+/// How many a message has room for.
+const MAX_DESCRIPTORS: usize = 253;
 
 fn give_back(bytes: ByteBuf) -> ByteBuf {
     bytes
@@ -33,4 +38,21 @@ fn bytes_of_every_size_come_back() {
     }
     let panicked = pool.apply(panics_at_length, 10_000).unwrap_err();
     assert!(matches!(&panicked, JobError::Panicked(panic) if panic.message().len() == 10_000), "{panicked}");
+}
+
+fn give_all_back(all: (ByteBuf, Vec<Fd>)) -> (ByteBuf, Vec<Fd>) {
+    all
+}
+
+/// As many as a message has room for, beside bytes that would be in memory of their own without them.
+#[test]
+fn many_descriptors_come_back_beside_many_bytes() {
+    let _watchdog = Watchdog::start("many_descriptors_come_back_beside_many_bytes", 60);
+    let pool = pool(1);
+    for count in [1, MAX_DESCRIPTORS] {
+        let open = |_| Fd::new(File::open("/dev/null").unwrap().into());
+        let sent = (ByteBuf::from(vec![7; 100_000]), (0..count).map(open).collect());
+        let (bytes, descriptors) = pool.apply(give_all_back, sent).unwrap();
+        assert!(bytes == vec![7; 100_000] && descriptors.len() == count);
+    }
 }

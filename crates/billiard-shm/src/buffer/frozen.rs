@@ -46,6 +46,16 @@ impl<T: Plain> FrozenBuffer<T> {
         Ok(Self { segment, count, marker: PhantomData })
     }
 
+    /// Whether all of its memory has been paid for. A process that wants another to run out of memory can freeze a file that is nothing but a hole: it looks as long as
+    /// it likes, and costs nothing until somebody makes use of its length.
+    #[must_use]
+    pub fn is_backed(&self) -> bool {
+        /// What `st_blocks` counts in, see inode(7).
+        const BLOCK: u64 = 512;
+
+        sys::info(self.segment.as_fd()).is_ok_and(|info| info.blocks.saturating_mul(BLOCK) >= self.segment.len() as u64)
+    }
+
     /// The values.
     #[must_use]
     pub fn as_slice(&self) -> &[T] {

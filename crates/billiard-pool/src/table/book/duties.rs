@@ -3,16 +3,31 @@
 use billiard_connection::FrameWriter;
 
 use super::{Book, Control, Ended, Mail, Nanos, Phase, Ticket, Word, nonsense, watch};
-use crate::state::{JobId, WorkerId};
+use crate::{
+    apart::Apart,
+    state::{JobId, WorkerId},
+};
 
 /// How often a job may be found to be done without its mail, by a supervisor that has read all sockets in between.
 const MISSES: u8 = 20;
 
+/// What is to be sent to a worker.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) worker: WorkerId,
+    pub(crate) job: JobId,
+    pub(crate) frame: FrameWriter,
+    /// What it carries apart. To drop it takes long, and is for who has no lock.
+    #[expect(dead_code, reason = "kept, and dropped outside the lock")]
+    pub(crate) apart: Option<Apart>,
+}
+
 impl Book {
-    /// The supervisor collects that job, from now on; the caller looks at it once more.
-    pub(crate) fn supervise(&mut self, control: &Control<'_>, ticket: Ticket) {
+    /// The supervisor collects that job, from now on, and looks after the jobs; whether it has to be woken for that. The caller looks at it once more.
+    #[must_use]
+    pub(crate) fn supervise(&mut self, control: &Control<'_>, ticket: Ticket) -> bool {
         if !self.has(ticket) {
-            return;
+            return false;
         }
         if let Some(Some(job)) = self.jobs.get_mut(ticket.slot)
             && !std::mem::replace(&mut job.supervised, true)
@@ -20,6 +35,7 @@ impl Book {
             self.supervised.push(ticket);
         }
         control.watch(ticket.slot, watch::SUPERVISOR);
+        self.arm()
     }
 
     /// Collects what the supervisor is to collect.
@@ -33,7 +49,7 @@ impl Book {
     }
 
     /// The frames of jobs that were claimed, and for whom they are.
-    pub(crate) fn take_mail(&mut self, control: &Control<'_>, mail: &mut Vec<(WorkerId, JobId, FrameWriter)>) {
+    pub(crate) fn take_mail(&mut self, control: &Control<'_>, mail: &mut Vec<Outgoing>) {
         let mut waiting = std::mem::take(&mut self.mail);
         waiting.retain(|&ticket| {
             if !self.has(ticket) {
@@ -47,8 +63,8 @@ impl Book {
             let Some(worker) = worker else { return true };
             let job = self.jobs[ticket.slot].as_mut();
             let outgoing = job.and_then(|job| job.mail.take_if(|mail| matches!(**mail, Mail::Outgoing(..))));
-            if let Some(Mail::Outgoing(frame, _)) = outgoing.map(|mail| *mail) {
-                mail.push((worker, ticket.number(), frame));
+            if let Some(Mail::Outgoing(frame, apart)) = outgoing.map(|mail| *mail) {
+                mail.push(Outgoing { worker, job: ticket.number(), frame, apart });
             }
             false
         });

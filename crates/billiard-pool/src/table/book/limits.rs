@@ -3,7 +3,11 @@
 //! A job's time begins when a worker claims it, which the worker notes and tells nobody. Jobs are claimed in the order in which they wait, so that of
 //! however many that have not begun, the first alone is looked at: as often as the shortest limit among them, which makes it in time for each.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use super::{Book, Control, Ended, Nanos, Phase, Stopped, Ticket, after};
 use crate::{error::JobError, state::WorkerId};
@@ -24,8 +28,8 @@ pub(super) struct Limit {
 pub(super) struct Limits {
     /// Jobs that are not known to have begun, by their position in the ring, and their slots.
     waiting: BTreeSet<(u64, usize)>,
-    /// The shortest limit since somebody waits.
-    shortest: Duration,
+    /// Their limits, and how many have each.
+    times: BTreeMap<Duration, usize>,
     /// When to look at those who wait.
     look_at: Nanos,
     /// When to look at which job that has begun.
@@ -36,13 +40,27 @@ impl Limits {
     /// A job with a limit begins to wait.
     pub(super) fn begin(&mut self, time: Duration, slot: usize, position: u64, now: Nanos) -> Limit {
         let look_at = after(now, time);
-        if self.waiting.is_empty() {
-            (self.shortest, self.look_at) = (time, look_at);
-        } else {
-            (self.shortest, self.look_at) = (self.shortest.min(time), self.look_at.min(look_at));
-        }
+        self.look_at = if self.waiting.is_empty() { look_at } else { self.look_at.min(look_at) };
         self.waiting.insert((position, slot));
+        *self.times.entry(time).or_default() += 1;
         Limit { time, running: None }
+    }
+
+    /// A job with that limit has begun, or ended.
+    fn waits_no_more(&mut self, time: Duration, slot: usize, position: u64) {
+        self.waiting.remove(&(position, slot));
+        if let btree_map::Entry::Occupied(mut count) = self.times.entry(time) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    /// When to look at those who wait again.
+    fn looked(&mut self, now: Nanos) {
+        let shortest = self.times.first_key_value().map_or(LOOK_AGAIN, |(&time, _)| time.max(LOOK_AGAIN));
+        self.look_at = after(now, shortest);
     }
 
     /// A job that waits has another position.
@@ -55,9 +73,9 @@ impl Limits {
     /// A job has ended.
     pub(super) fn end(&mut self, limit: &Limit, slot: usize, position: u64) {
         match limit.running {
-            Some((_, due)) => self.running.remove(&(due, slot)),
-            None => self.waiting.remove(&(position, slot)),
-        };
+            Some((_, due)) => drop(self.running.remove(&(due, slot))),
+            None => self.waits_no_more(limit.time, slot, position),
+        }
     }
 
     /// When a job has to be looked at next.
@@ -84,7 +102,7 @@ impl Book {
     ) {
         if !self.limits.waiting.is_empty() && self.limits.look_at <= now {
             self.look_at_waiting(control, now);
-            self.limits.look_at = after(now, self.limits.shortest.max(LOOK_AGAIN));
+            self.limits.looked(now);
         }
         while let Some(&(due, slot)) = self.limits.running.first()
             && due <= now
@@ -129,11 +147,18 @@ impl Book {
     /// A job does not wait any more: its time runs, if it has a limit.
     pub(super) fn note_begun(&mut self, control: &Control<'_>, ticket: Ticket, now: Nanos) {
         let Some(job) = &mut self.jobs[ticket.slot] else { return };
-        let Some(limit) = job.limit.as_deref_mut().filter(|limit| limit.running.is_none()) else { return };
-        let begun = claimed_at(control, ticket.slot, now);
-        let due = after(begun, limit.time);
-        limit.running = Some((begun, due));
-        self.limits.waiting.remove(&(job.position, ticket.slot));
+        let Some(limit) = job.limit.as_deref_mut() else { return };
+        let due = match limit.running {
+            // It may have said that it is done when its time was over.
+            Some((_, due)) => due,
+            None => {
+                let begun = claimed_at(control, ticket.slot, now);
+                let due = after(begun, limit.time);
+                limit.running = Some((begun, due));
+                self.limits.waits_no_more(limit.time, ticket.slot, job.position);
+                due
+            }
+        };
         self.limits.running.insert((due, ticket.slot));
     }
 }

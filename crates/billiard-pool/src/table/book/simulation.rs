@@ -320,6 +320,7 @@ impl World {
             let _ = self.words.control().rouse();
         }
         if let Ok(ticket) = result {
+            let _ = self.book.arm();
             self.by_cell.insert(Arc::as_ptr(&cell), ticket.job);
             let job = Known {
                 cell,
@@ -370,7 +371,7 @@ impl World {
         let job = &self.jobs[&number];
         let (ticket, has_callback) = (job.ticket, job.cell.has_callback());
         if self.one_in(4) {
-            self.book.supervise(&self.words.control(), ticket);
+            let _ = self.book.supervise(&self.words.control(), ticket);
         } else if !has_callback {
             let ended = self.book.collect(&self.words.control(), ticket);
             self.judge(ended);
@@ -392,7 +393,7 @@ impl World {
         for worker in doomed {
             self.tell(Event::Doomed(worker));
         }
-        for (worker, job, _) in mail {
+        for Outgoing { worker, job, .. } in mail {
             if let Some(worker) = self.workers.get_mut(&worker) {
                 worker.mail = Some(job);
             }
@@ -400,6 +401,9 @@ impl World {
     }
 
     fn tick(&mut self) {
+        if !self.book.is_armed() {
+            return;
+        }
         let mut ended = Vec::new();
         self.book.rouse_any(&self.words.control());
         let mut doomed = Vec::new();
@@ -409,6 +413,7 @@ impl World {
         for worker in doomed {
             self.tell(Event::Doomed(worker));
         }
+        self.book.disarm(is_settled);
         if is_settled {
             assert!(self.jobs.values().all(|job| job.has_ended || job.is_published), "nobody looks, and there is work");
         }
@@ -421,7 +426,7 @@ impl World {
                 Said::Up => self.tell(Event::Up(id)),
                 Said::Result(job, outcome) => {
                     let mut ended = Vec::new();
-                    self.book.arrived(&self.words.control(), id, job, &mut Some(outcome), &mut ended);
+                    drop(self.book.arrived(&self.words.control(), id, job, outcome, &mut ended));
                     self.judge(ended);
                 }
             }

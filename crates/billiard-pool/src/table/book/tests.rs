@@ -113,7 +113,7 @@ fn whoever_collects_wakes_the_callers_that_sleep() {
         |book, control, _, ended| book.end_all(control, || JobError::Terminated, ended),
         |book, control, ticket, ended| {
             let value = Ok((vec![7].into(), Received::default()));
-            book.arrived(control, WorkerId(1), ticket.number(), &mut Some(value), ended);
+            assert!(book.arrived(control, WorkerId(1), ticket.number(), value, ended).is_none());
         },
     ];
     for (collect, output) in collectors.into_iter().zip([Output::Value(vec![7]), Output::Value(vec![7]), Output::Mail])
@@ -146,4 +146,41 @@ fn what_is_not_sent_any_more_is_dropped_by_whom_no_lock_holds() {
         Stopped::Before(ended) => assert!(ended.rest.is_some()),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_limit_holds_for_a_job_that_is_claimed_again_after_it_was_done() {
+    let (words, inputs) = (Words::new(1, 1), Inputs::create(Shape { slots: 1, seats: 1 }).unwrap());
+    let (control, mut book) = (words.control(), Book::new(1, 1));
+    book.seat(WorkerId(1), Outputs::create(Shape { slots: 1, seats: 1 }).unwrap()).unwrap();
+    let ticket = submit(&mut book, &control, &inputs, Some(Duration::from_millis(5))).unwrap();
+    let claim = control.take(control.front().unwrap(), 0).unwrap();
+    let claimed = control.word(ticket.slot);
+    let (mut ended, mut doomed) = (Vec::new(), Vec::new());
+    book.overdue(&control, 6 * MS, &mut ended, &mut doomed);
+    assert!(control.publish(claim, 0));
+    book.overdue(&control, 11 * MS, &mut ended, &mut doomed);
+    assert!(ended.is_empty() && doomed.is_empty(), "it is done");
+    // Its worker has gone wild.
+    control.slots[ticket.slot].word.store(claimed.bits(), Ordering::Relaxed);
+    book.inspect(&control, 12 * MS, &mut ended, &mut doomed);
+    book.overdue(&control, 12 * MS, &mut ended, &mut doomed);
+    assert_eq!((ended.len(), doomed), (1, vec![WorkerId(1)]));
+}
+
+#[test]
+fn a_short_limit_that_is_over_makes_nobody_look_more_often() {
+    let (words, inputs) = (Words::new(3, 1), Inputs::create(Shape { slots: 3, seats: 1 }).unwrap());
+    let (control, mut book) = (words.control(), Book::new(3, 1));
+    let limits = [1000, 2, 2].map(|ms| Some(Duration::from_millis(ms)));
+    let [_, begun, cancelled] = limits.map(|limit| submit(&mut book, &control, &inputs, limit).unwrap());
+    let look = |book: &mut Book, now| book.overdue(&control, now, &mut Vec::new(), &mut Vec::new());
+    look(&mut book, 3 * MS);
+    assert_eq!(book.next_deadline(), Some(5 * MS));
+    assert!(control.take(1, 0).is_some());
+    book.note_begun(&control, begun, 4 * MS);
+    assert!(matches!(book.stop(&control, cancelled, JobError::Cancelled, false), Stopped::Before(_)));
+    assert!(matches!(book.stop(&control, begun, JobError::Terminated, true), Stopped::Before(_)));
+    look(&mut book, 5 * MS);
+    assert_eq!(book.next_deadline(), Some(1005 * MS));
 }
