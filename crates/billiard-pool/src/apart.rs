@@ -12,6 +12,8 @@ use std::{
 use billiard_context::RemoteError;
 use billiard_shm::{FrozenBuffer, SharedBuffer};
 
+use crate::chunk::Outcomes;
+
 /// From which size on a value is worth a segment of its own.
 pub(crate) const LEAST: usize = 64 << 10;
 /// How many a pool has at a time, in each direction: each has a descriptor.
@@ -85,6 +87,8 @@ impl Apart {
 pub(crate) enum Encoded {
     Here(Vec<u8>),
     Apart(Apart),
+    /// Not one: those of a chunk.
+    Items(Box<Outcomes>),
 }
 
 impl From<Vec<u8>> for Encoded {
@@ -100,6 +104,7 @@ impl Deref for Encoded {
         match self {
             Self::Here(bytes) => bytes,
             Self::Apart(apart) => &apart.bytes,
+            Self::Items(_) => &[],
         }
     }
 }

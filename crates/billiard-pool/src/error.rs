@@ -113,11 +113,6 @@ impl<A> SubmitError<A> {
         matches!(self.error, JobError::Full)
     }
 
-    /// Whether the pool takes no other either.
-    pub(crate) fn is_final(&self) -> bool {
-        matches!(self.error, JobError::PoolClosed | JobError::PoolFailed(_) | JobError::Forked(_))
-    }
-
     /// The argument, whole.
     #[must_use]
     pub fn into_argument(self) -> A {

@@ -21,6 +21,7 @@ use billiard_wire::{attachments::Received, codec};
 
 use crate::{
     apart::Encoded,
+    chunk::Outcomes,
     error::JobError,
     pool::Shared,
     state::{Event, JobId},
@@ -125,7 +126,7 @@ impl Cell {
     }
 
     /// Waits until the outcome is laid down, but no longer than until `deadline`; whether it is.
-    fn wait_until(&self, deadline: Option<Deadline>) -> bool {
+    pub(crate) fn wait_until(&self, deadline: Option<Deadline>) -> bool {
         let mut slot = self.slot();
         while !slot.is_ready {
             let left = deadline.map(Deadline::remaining);
@@ -140,6 +141,31 @@ impl Cell {
             slot.waiting -= 1;
         }
         true
+    }
+
+    /// Has the waker called once the outcome is laid down; false when it is there already.
+    pub(crate) fn watch(&self, waker: Waker) -> bool {
+        let mut slot = self.slot();
+        if slot.is_ready {
+            return false;
+        }
+        let before = slot.waker.replace(waker);
+        drop(slot);
+        drop(before); // which may run anything
+        true
+    }
+
+    /// What became of the items of a chunk, once.
+    pub(crate) fn take_outcomes(&self) -> Option<Outcomes> {
+        match self.slot().outcome.take()? {
+            Laid::Raw(Ok((Encoded::Items(outcomes), _))) => Some(*outcomes),
+            Laid::Raw(Err(why)) => {
+                let mut outcomes = Outcomes::default();
+                outcomes.end(why);
+                Some(outcomes)
+            }
+            Laid::Raw(Ok(_)) | Laid::Seen(_) => unreachable!("it is a chunk's"),
+        }
     }
 
     /// Lays the outcome down and wakes who waits for it.
@@ -312,7 +338,7 @@ impl<R: Message> JobHandle<R> {
 #[inline]
 pub(crate) fn decode_outcome<R: Message>(outcome: RawOutcome) -> Result<R, JobError> {
     let (bytes, mut received) = outcome?;
-    let value = decode(&bytes, &mut received);
+    let value = decode_value(&bytes, &mut received);
     if let Encoded::Here(bytes) = bytes {
         keep_bytes(bytes);
     }
@@ -320,7 +346,8 @@ pub(crate) fn decode_outcome<R: Message>(outcome: RawOutcome) -> Result<R, JobEr
 }
 
 /// In the thread that asks for the value: decoding runs code of the user's types.
-fn decode<R: Message>(bytes: &[u8], received: &mut Received) -> Result<R, JobError> {
+#[inline]
+pub(crate) fn decode_value<R: Message>(bytes: &[u8], received: &mut Received) -> Result<R, JobError> {
     match catch(Print::No, || codec::decode::<R>(bytes, received)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(JobError::ResultDecode(error.into())),
@@ -336,13 +363,8 @@ impl<R: Message> Future for JobHandle<R> {
     /// When the value was taken before.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.pool.is_here().is_ok() && !self.settle() {
-            // Cloned before the lock is taken, and the one before dropped behind it: both may run anything.
-            let waker = context.waker().clone();
-            let mut slot = self.cell.slot();
-            if !slot.is_ready {
-                let before = slot.waker.replace(waker);
-                drop(slot);
-                drop(before);
+            // Cloned before the lock is taken: it may run anything.
+            if self.cell.watch(context.waker().clone()) {
                 let Some(ticket) = self.ticket else { return Poll::Pending };
                 self.pool.supervise(ticket);
                 if !self.settle() {

@@ -43,6 +43,8 @@ mod apart;
 #[cfg(not(loom))]
 mod builder;
 #[cfg(not(loom))]
+mod chunk;
+#[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
 mod feed;
@@ -56,6 +58,8 @@ mod message;
 mod pool;
 #[cfg(not(loom))]
 mod state;
+#[cfg(not(loom))]
+mod submit;
 #[cfg(not(loom))]
 mod supervisor;
 #[cfg(not(loom))]
@@ -77,7 +81,7 @@ pub use builder::{Isolation, PoolBuilder};
 #[cfg(not(loom))]
 pub use error::{Error, ErrorKind, JobError, SubmitError, TimedOut, WorkerLost};
 #[cfg(not(loom))]
-pub use feed::{Imap, ImapUnordered};
+pub use feed::{Imap, ImapUnordered, JobsBuilder, MapHandle, MapPolicy};
 #[cfg(not(loom))]
 pub use handle::JobHandle;
 #[cfg(not(loom))]

@@ -1,6 +1,9 @@
 //! What the pool and a worker say to each other on the worker's private socket.
 
-use billiard_context::{Panic, RemoteError, task::Task};
+use billiard_context::{
+    Panic, RemoteError,
+    task::{Outcome, Task},
+};
 use billiard_shm::FrozenBuffer;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +36,16 @@ pub(crate) enum Failure {
     Panicked(Panic),
     BadArgument(RemoteError),
     BadResult(RemoteError),
+}
+
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Panicked(panic) => Self::Panicked(panic),
+            Failure::BadArgument(error) => Self::BadArgument(error),
+            Failure::BadResult(error) => Self::BadResult(error),
+        }
+    }
 }
 
 #[cfg(test)]

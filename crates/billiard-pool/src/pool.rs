@@ -10,21 +10,17 @@ use std::{
 };
 
 use billiard_connection::FrameWriter;
-use billiard_context::{Message, RemoteError, task::Task};
+use billiard_context::{Message, RemoteError};
 use billiard_shm::futex::Deadline;
-use billiard_wire::{
-    codec,
-    generation::{Forked, Generation},
-};
+use billiard_wire::generation::{Forked, Generation};
 
 use crate::{
     builder::PoolBuilder,
     error::{Error, ErrorKind, JobError, SubmitError},
-    handle::{Cell, JobHandle, RawOutcome, guard, keep_bytes, spare_bytes},
+    handle::{Cell, JobHandle, RawOutcome, guard},
     job::{How, JobBuilder, Room},
-    message::{Carried, ToWorker},
     state::{Action, Effects, Event, JobId, State, Verdict},
-    table::{Ended, Look, Mail, NewJob, Refused, Stopped, Table, Ticket},
+    table::{Ended, Look, Mail, Stopped, Table, Ticket},
 };
 
 /// A pool of worker processes.
@@ -63,29 +59,29 @@ pub(crate) struct Shared {
     generation: Generation,
     inner: Mutex<Inner>,
     /// Signalled when the queue has room again, or the pool accepts no more.
-    room: Condvar,
+    pub(crate) room: Condvar,
     waker: mio::Waker,
     supervisor: OnceLock<ThreadId>,
     epoch: Instant,
-    queue_size: usize,
-    default_limit: Option<Duration>,
+    pub(crate) queue_size: usize,
+    pub(crate) default_limit: Option<Duration>,
     workers: usize,
     /// Where jobs are, under `Isolation::Shared`.
-    table: Option<Table>,
+    pub(crate) table: Option<Table>,
 }
 
 pub(crate) struct Inner {
-    state: State,
-    jobs: HashMap<JobId, Record>,
-    next_job: u64,
+    pub(crate) state: State,
+    pub(crate) jobs: HashMap<JobId, Record>,
+    pub(crate) next_job: u64,
     /// What the supervisor has to do.
     actions: Vec<Action>,
     /// Submitters that wait for room.
-    waiting: usize,
+    pub(crate) waiting: usize,
     /// Why the last worker could not be started.
     start_failure: Option<RemoteError>,
     /// Jobs with callbacks that have ended, for the supervisor, where callbacks run.
-    late: Vec<Ended>,
+    pub(crate) late: Vec<Ended>,
 }
 
 /// What became of waiting for a job in the table.
@@ -99,10 +95,10 @@ enum Waited {
 }
 
 /// A job that has not ended.
-struct Record {
-    cell: Arc<Cell>,
+pub(crate) struct Record {
+    pub(crate) cell: Arc<Cell>,
     /// What goes to a worker; with the supervisor while one has it.
-    frame: Option<FrameWriter>,
+    pub(crate) frame: Option<FrameWriter>,
 }
 
 impl Record {
@@ -153,7 +149,7 @@ impl Shared {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,7 +175,13 @@ impl Shared {
         self.decide(self.inner(), event, arrival, false);
     }
 
-    fn decide(&self, mut inner: MutexGuard<'_, Inner>, event: Event, mut arrival: Arrival, wake: bool) -> bool {
+    pub(crate) fn decide(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        event: Event,
+        mut arrival: Arrival,
+        wake: bool,
+    ) -> bool {
         if let Some(table) = &self.table {
             if event == Event::Close {
                 table.close(); // first: no job comes after the last worker was let go
@@ -354,7 +356,7 @@ impl Shared {
         let _ = self.supervisor.set(thread::current().id());
     }
 
-    fn is_supervisor(&self) -> bool {
+    pub(crate) fn is_supervisor(&self) -> bool {
         self.supervisor.get() == Some(&thread::current().id())
     }
 
@@ -397,114 +399,6 @@ impl Shared {
         }
     }
 
-    pub(crate) fn submit<A: Message, R: Message>(
-        self: &Arc<Self>,
-        JobBuilder { function, argument, limit, callbacks, .. }: JobBuilder<'_, A, R>,
-        How { room, look_after }: How,
-    ) -> Result<JobHandle<R>, SubmitError<A>> {
-        if let Err(forked) = self.is_here() {
-            return Err(SubmitError::new(argument, forked.into()));
-        }
-        let encoded = Task::new(function).map_err(JobError::ForeignFunction).and_then(|task| {
-            let encoded = codec::encode_into(&argument, spare_bytes()).map_err(JobError::ArgumentEncode)?;
-            Ok((task, encoded))
-        });
-        let (task, encoded) = match encoded {
-            Ok(ready) => ready,
-            Err(error) => return Err(SubmitError::new(argument, error)),
-        };
-        let cell = match callbacks.is_empty() {
-            true => Cell::empty(),
-            // Jobs that have ended and whose callbacks have yet to run are as many as may wait for a worker.
-            false if self.await_room(room, |inner| inner.late.len() < self.queue_size).is_none() => {
-                return Err(SubmitError::new(argument, JobError::Full));
-            }
-            false => Arc::new(Cell::with_callback(callbacks.into_callback())),
-        };
-        let limit = limit.or(self.default_limit);
-        if let Some(table) = &self.table {
-            let (bytes, attachments) = encoded.into_parts();
-            let supervised = cell.has_callback();
-            let (cell_too, placed) = (cell.clone(), None);
-            let new = NewJob { task, argument: bytes, attachments, placed, limit, cell: cell_too, supervised };
-            return match self.submit_to(table, new, How { room, look_after }) {
-                Ok(ticket) => Ok(JobHandle::new(JobId(ticket.job), Some(ticket), cell, self.clone())),
-                Err(Refused::Full) => Err(SubmitError::new(argument, JobError::Full)),
-                Err(Refused::Closed) => {
-                    let error = self.inner().refusal();
-                    Err(SubmitError::new(argument, error))
-                }
-            };
-        }
-        let Some(mut inner) = self.await_room(room, |inner| inner.state.queued() < self.queue_size) else {
-            return Err(SubmitError::new(argument, JobError::Full));
-        };
-        if !inner.state.is_running() {
-            let error = inner.refusal();
-            drop(inner);
-            return Err(SubmitError::new(argument, error));
-        }
-        let id = JobId(inner.next_job);
-        inner.next_job += 1;
-        let (bytes, mut attachments) = encoded.into_parts();
-        let head = (ToWorker { job: id, task }, Carried::None);
-        let prefix = codec::encode_after(&head, &mut attachments).expect("numbers encode");
-        let frame = Some(FrameWriter::typed(&prefix, bytes, attachments));
-        inner.jobs.insert(id, Record { cell: cell.clone(), frame });
-        self.decide(inner, Event::Submitted(id, limit), Arrival::None, true);
-        Ok(JobHandle::new(id, None, cell, self.clone()))
-    }
-
-    /// Waits until there is room, or the pool accepts no more. None where the caller does not wait, or no longer, or may not: on the pool's own thread, where nobody else
-    /// would make room.
-    fn await_room(&self, room: Room, has_room: impl Fn(&Inner) -> bool) -> Option<MutexGuard<'_, Inner>> {
-        let mut inner = self.inner();
-        while inner.state.is_running() && !has_room(&inner) {
-            if !room.waits() || self.is_supervisor() {
-                return None;
-            }
-            inner.waiting += 1;
-            inner = match room.deadline().map(Deadline::remaining) {
-                None => self.room.wait(inner).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => self.room.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
-            inner.waiting -= 1;
-        }
-        Some(inner)
-    }
-
-    #[inline]
-    fn submit_to(&self, table: &Table, mut new: NewJob, How { room, look_after }: How) -> Result<Ticket, Refused> {
-        let mut ended = Vec::new();
-        let mut is_announced = false;
-        loop {
-            let submitted = table.submit(&mut new, look_after, &mut ended);
-            if !ended.is_empty() {
-                self.finish(ended.drain(..));
-            }
-            match submitted {
-                Ok((ticket, wake)) => {
-                    if wake {
-                        self.wake();
-                    }
-                    keep_bytes(new.argument);
-                    return Ok(ticket);
-                }
-                // On the supervisor's own thread, where wakers of futures and callbacks run, nothing may wait: nobody else would make room.
-                Err(Refused::Full) if self.is_supervisor() => return Err(Refused::Full),
-                Err(Refused::Full) if is_announced && room.waits() => {
-                    table.wait_room(room.deadline());
-                    is_announced = false;
-                }
-                Err(Refused::Full) if room.waits() => {
-                    table.want_room();
-                    is_announced = true; // and once more: somebody may have made room before
-                }
-                Err(refused) => return Err(refused),
-            }
-        }
-    }
-
     /// Ends every job that has not ended, since nobody is left who could.
     pub(crate) fn abandon(&self) {
         // Should the state itself have failed, the handles do not depend on it.
@@ -543,7 +437,7 @@ impl Inner {
         }
     }
 
-    fn refusal(&self) -> JobError {
+    pub(crate) fn refusal(&self) -> JobError {
         if self.state.has_failed() { JobError::PoolFailed(self.failure()) } else { JobError::PoolClosed }
     }
 }
@@ -565,6 +459,10 @@ impl Pool {
 
     pub(crate) fn from_parts(shared: Arc<Shared>, supervisor: JoinHandle<()>) -> Self {
         Self { shared, supervisor: Some(supervisor) }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Calls `function` with `argument` in a worker and waits for its value; before that for room, while the queue is full.

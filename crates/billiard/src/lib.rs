@@ -93,8 +93,8 @@ pub mod sync {
 
 pub use billiard_pool::{
     ByteBuf, Context, Error, ErrorKind, ExitStatus, Fd, Imap, ImapUnordered, Isolation, JobBuilder, JobError,
-    JobHandle, Message, Panic, Pool, PoolBuilder, RemoteError, ResourceUsage, SubmitError, TimedOut, WorkerLost, init,
-    init_for_tests,
+    JobHandle, JobsBuilder, MapHandle, MapPolicy, Message, Panic, Pool, PoolBuilder, RemoteError, ResourceUsage,
+    SubmitError, TimedOut, WorkerLost, init, init_for_tests,
 };
 
 /// The example of the README compiles and runs.

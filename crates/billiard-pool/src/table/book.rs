@@ -12,11 +12,14 @@ use billiard_wire::{
 };
 
 pub(crate) use self::duties::Outgoing;
-use self::limits::{Limit, Limits};
+use self::{
+    chunks::Chunk,
+    limits::{Limit, Limits},
+};
 use super::{
     control::{Control, MAX_SLOTS, SLOT_BITS, cells, watch},
     heap::Taken,
-    memory::{Argument, Inputs, MAX_ARGUMENT, Output, Outputs},
+    memory::{About, Argument, Inputs, MAX_ARGUMENT, Output, Outputs},
     word::{Phase, Word},
 };
 use crate::{
@@ -27,6 +30,7 @@ use crate::{
     state::{JobId, WorkerId},
 };
 
+mod chunks;
 mod duties;
 mod limits;
 #[cfg(test)]
@@ -48,6 +52,9 @@ pub(crate) struct NewJob {
     pub(crate) attachments: Attachments,
     /// Where the argument was laid down already.
     pub(crate) placed: Option<Placed>,
+    /// How many items the argument is, of a chunk; 0: it is none. Where there is no place for it then, the job is refused.
+    pub(crate) items: usize,
+    /// Of a chunk: of each item.
     pub(crate) limit: Option<Duration>,
     pub(crate) cell: Arc<Cell>,
     /// The supervisor is to collect it.
@@ -93,6 +100,8 @@ pub(crate) struct Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     Full,
+    /// There is no place for the argument of a chunk.
+    NoPlace,
     Closed,
 }
 
@@ -114,6 +123,7 @@ struct Job {
     /// What few jobs have, in boxes: the entry of a tiny one is on one cache line.
     limit: Option<Box<Limit>>,
     mail: Option<Box<Mail>>,
+    chunk: Option<Box<Chunk>>,
     supervised: bool,
     /// How often it was found to be done without the mail that its worker promised.
     misses: u8,
@@ -123,7 +133,17 @@ struct Job {
 
 impl Job {
     fn ended(self, outcome: RawOutcome) -> Ended {
+        let outcome = match (self.chunk, outcome) {
+            (Some(chunk), Err(why)) => chunk.into_outcome(Some(why)),
+            (_, outcome) => outcome,
+        };
         Ended { cell: self.cell, outcome, rest: self.mail }
+    }
+
+    /// A chunk all of whose items have an outcome.
+    fn finished(mut self) -> Ended {
+        let outcome = self.chunk.take().map_or(Err(JobError::Terminated), |chunk| chunk.into_outcome(None));
+        self.ended(outcome)
     }
 }
 
@@ -252,23 +272,23 @@ impl Book {
         if self.free.is_empty() {
             return Err(Refused::Full);
         }
-        if self.is_ring_full(control) {
-            self.begin = control.begin(self.begin, self.tail);
-        }
-        if self.is_ring_full(control) {
-            self.close_ranks(control);
-        }
+        self.make_cell(control);
         let Some(slot) = self.free.pop() else { return Err(Refused::Full) };
         let job = self.next_job;
         self.next_job += 1;
         let ticket = Ticket { slot, job };
         let fits = new.argument.len() <= MAX_ARGUMENT && new.attachments.is_empty();
-        let about = (new.task, new.limit.is_some());
-        let mut span = None;
+        let about = About { task: new.task, has_limit: new.limit.is_some(), items: new.items };
+        let (mut span, mut chunk_argument) = (None, None);
         let mail = match new.placed.take() {
             Some(Placed::InHeap(taken)) => {
                 span = Some(taken.span());
-                Some(Mail::Placed(taken))
+                if new.items > 0 {
+                    chunk_argument = Some(taken);
+                    None
+                } else {
+                    Some(Mail::Placed(taken))
+                }
             }
             None if fits => None,
             apart => {
@@ -286,6 +306,7 @@ impl Book {
             cell: new.cell.clone(),
             limit,
             mail: mail.map(Box::new),
+            chunk: (new.items > 0).then(|| Box::new(Chunk::new(new.items, new.limit, chunk_argument))),
             supervised: new.supervised,
             misses: 0,
             position: self.tail,
@@ -302,6 +323,9 @@ impl Book {
         };
         let written = inputs.write(slot, job, about, argument);
         debug_assert!(written, "the slot is the table's, and the argument fits");
+        if new.items > 0 {
+            control.begin_items(slot, job, 0);
+        }
         control.offer(slot, job, watch, self.tail);
         self.tail += 1;
         Ok(ticket)
@@ -335,6 +359,17 @@ impl Book {
             self.is_armed = false;
         }
         !self.is_armed
+    }
+
+    /// Sees to it that there is room for another cell in the ring.
+    #[inline]
+    fn make_cell(&mut self, control: &Control<'_>) {
+        if self.is_ring_full(control) {
+            self.begin = control.begin(self.begin, self.tail);
+        }
+        if self.is_ring_full(control) {
+            self.close_ranks(control);
+        }
     }
 
     #[inline]
@@ -466,6 +501,9 @@ impl Book {
             holder.had_job = true;
             holder.outputs.read(ticket.slot, ticket.job, spare_bytes())
         });
+        if self.jobs[ticket.slot].as_ref().is_some_and(|job| job.chunk.is_some()) {
+            return self.collect_chunk(control, ticket, output);
+        }
         let outcome = match output {
             Some(Output::Value(bytes)) => Ok((bytes.into(), Received::default())),
             Some(Output::Failure(bytes)) => Err(match codec::decode::<Failure>(&bytes, &mut Received::default()) {
@@ -479,7 +517,9 @@ impl Book {
                     _ => return None,
                 }
             }
-            None => Err(nonsense("its worker says that it is done, and has laid down no result")),
+            Some(Output::Items { .. }) | None => {
+                Err(nonsense("its worker says that it is done, and has laid down no result"))
+            }
         };
         let job = self.end(ticket.slot)?;
         self.free(control, ticket);
@@ -519,6 +559,9 @@ impl Book {
         if !self.has(ticket) {
             return Stopped::No;
         }
+        if self.jobs[ticket.slot].as_ref().is_some_and(Job::is_halted) {
+            return self.end_halted(control, ticket, why).map_or(Stopped::No, Stopped::Before);
+        }
         // It can change as often as this: ready, claimed, done. One that does so again and again is nonsense.
         for _ in 0..3 {
             let word = control.word(ticket.slot);
@@ -532,9 +575,10 @@ impl Book {
                 Some(Phase::Claimed)
                     if word.is_of(ticket.job) && control.doom(ticket.slot, ticket.job, word.seat()) =>
                 {
+                    let seat = usize::from(word.seat());
+                    self.keep_what_there_is(control, ticket, seat);
                     let Some(job) = self.end_early(control, ticket.slot) else { return Stopped::No };
                     let ended = job.ended(Err(why));
-                    let seat = usize::from(word.seat());
                     return match self.seats.get_mut(seat).and_then(Option::as_mut) {
                         Some(holder) => {
                             holder.had_job = true;
@@ -576,7 +620,14 @@ impl Book {
                 Some(Phase::Done) => {
                     self.collect_for(control, ticket, ended);
                     // If that is not so, its mail has not come whole.
-                    ended.extend(self.discard(control, ticket, why()));
+                    if control.word(slot) == word {
+                        ended.extend(self.discard(control, ticket, why()));
+                    }
+                }
+                Some(Phase::Claimed | Phase::Doomed)
+                    if self.jobs[slot].as_ref().is_some_and(|job| job.chunk.is_some()) =>
+                {
+                    ended.extend(self.lose_item(control, ticket, seat, why()));
                 }
                 Some(Phase::Claimed | Phase::Doomed) => ended.extend(self.discard(control, ticket, why())),
                 _ => {}

@@ -38,7 +38,7 @@ const LEAVE: u32 = 1 << 31;
 /// # Peers
 ///
 /// `word`: claim and publish by a worker, all else by the pool. `accepted`: zeroed by the pool, then by who has claimed. `watch`: by the
-/// pool. `turn`: by whoever wakes. All zeros is a free slot.
+/// pool. `turn`: by whoever wakes. `item`: set by the pool, advanced by who has claimed, doomed by the pool. All zeros is a free slot.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -48,6 +48,8 @@ pub(crate) struct Slot {
     pub(crate) watch: AtomicU32,
     /// What callers sleep on.
     pub(crate) turn: Futex,
+    /// Of a chunk: the item that runs.
+    pub(crate) item: AtomicU64,
 }
 
 /// A worker's word, on a cache line of its own. Written by the worker, and by whoever wakes it.
@@ -94,7 +96,8 @@ pub(crate) struct Words {
 impl Words {
     pub(crate) fn new(slots: usize, seats: usize) -> Self {
         let zero = || AtomicU64::new(0);
-        let slot = |_| Slot { word: zero(), accepted: zero(), watch: AtomicU32::new(0), turn: Futex::new(0) };
+        let slot =
+            |_| Slot { word: zero(), accepted: zero(), watch: AtomicU32::new(0), turn: Futex::new(0), item: zero() };
         Self {
             head: Head {
                 tail: Line(zero()),

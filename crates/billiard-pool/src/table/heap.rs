@@ -56,6 +56,14 @@ impl Heap {
         bytes.len() == span.len() && self.place(span).is_some_and(|at| self.segment.write(at, bytes).is_ok())
     }
 
+    /// Copies bytes into a part of a span, from `at` on; false when that is not inside. For who can write the segment.
+    #[inline]
+    #[must_use]
+    pub(super) fn write_part(&self, span: Span, at: usize, bytes: &[u8]) -> bool {
+        let is_inside = at.checked_add(bytes.len()).is_some_and(|end| end <= span.len());
+        is_inside && self.place(span).is_some_and(|begin| self.segment.write(begin + at, bytes).is_ok())
+    }
+
     /// Copies the bytes of a span out; none when there is no such span. What is written there meanwhile comes old, new or mixed.
     pub(super) fn read(&self, span: Span, into: &mut Vec<u8>) -> Option<()> {
         let at = self.place(span)?;

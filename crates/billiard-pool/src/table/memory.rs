@@ -32,6 +32,8 @@ pub(crate) const INPUT_HEAP: usize = 16 << 20;
 pub(crate) const OUTPUT_HEAP: usize = 8 << 20;
 /// The largest argument, and the largest result, for which there may be room in a heap.
 pub(crate) const MAX_PLACED: usize = 4 << 20;
+/// The most items that a chunk can have.
+pub(crate) const MAX_ITEMS: usize = (1 << 24) - 1;
 
 /// How large a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -128,13 +130,21 @@ pub(crate) enum Argument<'a> {
     Mail,
 }
 
+/// What a record of an input says beside the argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct About {
+    pub(crate) task: Task,
+    /// Whether the moment of the claim is to be noted; of a chunk, when each item begins.
+    pub(crate) has_limit: bool,
+    /// Of a chunk: how many items the argument is; 0: it is none.
+    pub(crate) items: usize,
+}
+
 /// What a worker is to do.
 #[derive(Debug)]
 pub(crate) struct Input<'r> {
     pub(crate) job: u64,
-    pub(crate) task: Task,
-    /// Whether the moment of the claim is to be noted.
-    pub(crate) has_limit: bool,
+    pub(crate) about: About,
     /// The argument; none when it comes by mail.
     pub(crate) argument: Option<&'r [u8]>,
     /// Whether that was in the heap, where it stays only as long as the job is the worker's.
@@ -154,6 +164,8 @@ impl Inputs {
     const LIMIT: u64 = 1 << 32;
     /// Beside the length: the record has the place in the heap.
     const PLACED: u64 = 1 << 33;
+    /// And so many items, from this bit on.
+    const ITEMS: u32 = 40;
 
     fn at(segment: Segment, shape: Shape) -> Result<Self, SegmentError> {
         let slots = shape.slots as usize;
@@ -179,9 +191,10 @@ impl Inputs {
     /// Writes the record of a slot. False when that is no slot, or the argument does not fit.
     #[inline]
     #[must_use]
-    pub(crate) fn write(&self, slot: usize, job: u64, (task, has_limit): (Task, bool), argument: Argument<'_>) -> bool {
-        let [function, call] = task.to_words();
-        let limit = if has_limit { Self::LIMIT } else { 0 };
+    pub(crate) fn write(&self, slot: usize, job: u64, what: About, argument: Argument<'_>) -> bool {
+        let [function, call] = what.task.to_words();
+        debug_assert!(what.items <= MAX_ITEMS);
+        let flags = if what.has_limit { Self::LIMIT } else { 0 } | (what.items as u64) << Self::ITEMS;
         let (about, place);
         let (about, bytes): (u64, &[u8]) = match argument {
             Argument::Here(bytes) => (bytes.len() as u64, bytes),
@@ -192,7 +205,7 @@ impl Inputs {
             }
             Argument::Mail => (u64::from(Self::MAIL), &[]),
         };
-        self.records.write(slot, [job, function, call, about | limit], bytes)
+        self.records.write(slot, [job, function, call, about | flags], bytes)
     }
 
     /// The record of a slot that the caller has claimed; none when it makes no sense. The argument is in `buffer`.
@@ -213,8 +226,12 @@ impl Inputs {
                 Some(&buffer[..])
             }
         };
-        let (task, has_limit) = (Task::from_words([function, call]), about & Self::LIMIT != 0);
-        Some(Input { job, task, has_limit, argument, was_placed })
+        let about = About {
+            task: Task::from_words([function, call]),
+            has_limit: about & Self::LIMIT != 0,
+            items: (about >> Self::ITEMS) as usize,
+        };
+        Some(Input { job, about, argument, was_placed })
     }
 
     /// A descriptor for a worker.
@@ -232,6 +249,8 @@ pub(crate) enum Output {
     Failure(Vec<u8>),
     /// One of both, which the worker has sent over its socket.
     Mail,
+    /// What became of items of a chunk, one behind the other. The one before `mailed`, if it is the last that is finished, came over the socket.
+    Items { bytes: Vec<u8>, mailed: usize },
 }
 
 /// The results of the worker in one seat: one record for each slot.
@@ -244,6 +263,8 @@ pub(crate) struct Outputs {
 impl Outputs {
     /// Beside the kind: the record has the place in the heap.
     const PLACED: u64 = 1 << 8;
+    /// The kind of what is items.
+    const ITEMS: u64 = 3 | Self::PLACED;
 
     fn at(segment: Segment, shape: Shape) -> Result<Self, SegmentError> {
         let slots = shape.slots as usize;
@@ -267,6 +288,7 @@ impl Outputs {
             Output::Value(bytes) => (0, bytes),
             Output::Failure(bytes) => (1, bytes),
             Output::Mail => (2, &[]),
+            Output::Items { .. } => return false, // laid down one by one
         };
         let about = kind << 32 | bytes.len() as u64;
         match span {
@@ -279,11 +301,26 @@ impl Outputs {
         }
     }
 
+    /// Says where the items of a chunk are laid down: in a span, of which so many bytes count; and whether one has come over the socket, by the number of the item
+    /// behind it. False when that is no slot.
+    #[must_use]
+    pub(crate) fn write_items(&self, slot: usize, job: u64, span: Option<Span>, used: usize, mailed: usize) -> bool {
+        let place = span.map_or(0, Span::offset);
+        self.records.write(slot, [job, Self::ITEMS << 32 | used as u64, place, mailed as u64], &[])
+    }
+
+    /// Lays bytes down in a span, from `at` on; false when they do not fit.
+    #[inline]
+    #[must_use]
+    pub(crate) fn append(&self, span: Span, at: usize, bytes: &[u8]) -> bool {
+        self.heap.write_part(span, at, bytes)
+    }
+
     /// What became of a job; none when the record says nothing about it, or nothing that makes sense. The bytes are in the room of `buffer`.
     #[inline]
     pub(crate) fn read(&self, slot: usize, job: u64, mut buffer: Vec<u8>) -> Option<Output> {
         // Read once: it is this that is used.
-        let [its, about, place] = self.records.head(slot)?;
+        let [its, about, place, mailed] = self.records.head(slot)?;
         let (kind, len) = (about >> 32, about as u32);
         if its != job {
             return None;
@@ -299,6 +336,7 @@ impl Outputs {
             0 => Some(Output::Value(buffer)),
             1 => Some(Output::Failure(buffer)),
             2 => Some(Output::Mail),
+            3 if kind == Self::ITEMS => Some(Output::Items { bytes: buffer, mailed: mailed as usize }),
             _ => None,
         }
     }
@@ -329,17 +367,18 @@ mod tests {
         let theirs = Inputs::attach(inputs.descriptor().unwrap(), SHAPE).unwrap();
         for len in [0, 1, 7, MAX_ARGUMENT] {
             let argument: Vec<u8> = (0..len).map(|n| n as u8).collect();
-            assert!(inputs.write(2, 5, (task, len == 1), Argument::Here(&argument)));
+            let about = About { task, has_limit: len == 1, items: if len == 7 { MAX_ITEMS } else { 0 } };
+            assert!(inputs.write(2, 5, about, Argument::Here(&argument)));
             let input = theirs.read(2, &mut record).unwrap();
-            let found = (input.job, input.task, input.has_limit, input.argument);
-            assert_eq!(found, (5, task, len == 1, Some(&argument[..])));
+            assert_eq!((input.job, input.about, input.argument), (5, about, Some(&argument[..])));
         }
-        assert!(inputs.write(2, 5, (task, false), Argument::Mail));
+        let about = About { task, has_limit: false, items: 0 };
+        assert!(inputs.write(2, 5, about, Argument::Mail));
         assert_eq!(theirs.read(2, &mut record).unwrap().argument, None);
         assert!(!theirs.records.segment().is_writable(), "only the pool can write it");
         assert!(
-            !inputs.write(3, 5, (task, false), Argument::Mail)
-                && !inputs.write(2, 5, (task, false), Argument::Here(&[0; MAX_ARGUMENT + 1]))
+            !inputs.write(3, 5, about, Argument::Mail)
+                && !inputs.write(2, 5, about, Argument::Here(&[0; MAX_ARGUMENT + 1]))
         );
         assert!(theirs.read(3, &mut record).is_none(), "there is no such slot");
         let outputs = Outputs::create(SHAPE).unwrap();
@@ -348,6 +387,21 @@ mod tests {
             assert_eq!(outputs.read(1, 8, Vec::new()), Some(output));
             assert_eq!(outputs.read(1, 9, Vec::new()), None, "another job's");
         }
+    }
+
+    #[test]
+    fn items_are_where_the_record_says() {
+        let outputs = Outputs::create(SHAPE).unwrap();
+        let span = Span::new(128, 64).unwrap();
+        assert!(outputs.write_items(1, 8, Some(span), span.len(), 0));
+        assert!(outputs.append(span, 0, b"one") && outputs.append(span, 3, &[2; 61]));
+        assert!(!outputs.append(span, 4, &[2; 61]) && !outputs.append(span, usize::MAX, &[2]), "it would not fit");
+        let Some(Output::Items { bytes, mailed: 0 }) = outputs.read(1, 8, Vec::new()) else { panic!() };
+        assert_eq!((bytes.len(), &bytes[..4]), (64, &b"one\x02"[..]));
+        assert!(outputs.write_items(1, 8, Some(span), 3, 7));
+        assert_eq!(outputs.read(1, 8, Vec::new()), Some(Output::Items { bytes: b"one".to_vec(), mailed: 7 }));
+        assert!(outputs.write_items(1, 8, None, 0, 1));
+        assert_eq!(outputs.read(1, 8, Vec::new()), Some(Output::Items { bytes: Vec::new(), mailed: 1 }));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! * [`word`]: where a job is.
 //! * [`control`]: every step on the shared words.
+//! * [`items`]: chunks, and which of its items runs.
 //! * [`memory`]: the segments, the records in them, and the [`heap`]s for what is larger.
 //! * [`book`]: the pool's own account.
 
@@ -11,6 +12,7 @@ mod book;
 mod control;
 #[cfg(not(loom))]
 mod heap;
+pub(crate) mod items;
 #[cfg(not(loom))]
 mod memory;
 #[cfg(not(loom))]
@@ -25,6 +27,6 @@ pub(crate) use self::{
     book::{Ended, Mail, NewJob, Outgoing, Refused, Stopped, Ticket},
     control::{Claim, Found, MAX_SEATS, MAX_SLOTS},
     heap::Span,
-    memory::{MAX_PLACED, Output},
+    memory::{About, MAX_ITEMS, MAX_PLACED, Output},
     sides::{Desk, DeskSent, Look, Table},
 };

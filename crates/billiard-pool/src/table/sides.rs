@@ -39,6 +39,9 @@ const CALLER_SPINS: u32 = 500;
 /// How often a worker looks at the ring before it sleeps: as long.
 const WORKER_SPINS: u32 = 500;
 
+/// How much room is taken for what becomes of a chunk: the most of these that there is.
+const ROOM_FOR_ITEMS: [usize; 3] = [1 << 20, 1 << 17, 1 << 14];
+
 fn now() -> Nanos {
     Deadline::after(Duration::ZERO).as_nanos()
 }
@@ -106,6 +109,9 @@ impl Table {
         let control = self.control.words();
         if new.argument.len() > MAX_ARGUMENT {
             self.place(new);
+            if new.items > 0 && new.placed.is_none() {
+                return Err(Refused::NoPlace);
+            }
         }
         // The clock is read for those alone that need it.
         let now = if new.limit.is_some() { now() } else { 0 };
@@ -128,7 +134,7 @@ impl Table {
             let taken = self.room.take(len).filter(|taken| self.inputs.place(taken.span(), &new.argument));
             new.placed = taken.map(Placed::InHeap);
         }
-        if new.placed.is_none() && len >= apart::LEAST {
+        if new.placed.is_none() && new.items == 0 && len >= apart::LEAST {
             new.placed = self.apart.copy(&new.argument).map(Placed::Apart);
         }
     }
@@ -387,6 +393,43 @@ impl Desk {
     #[must_use]
     pub(crate) fn lay_down(&self, claim: Claim, job: u64, output: &Output, span: Option<Span>) -> bool {
         self.outputs.write(claim.slot, job, output, span)
+    }
+
+    /// Which item of a chunk is to be run; none where that makes no sense.
+    pub(crate) fn item(&self, claim: Claim) -> Option<usize> {
+        self.control.words().item(claim.slot, claim.generation)
+    }
+
+    /// Room for what becomes of the items of a chunk, if there is any.
+    pub(crate) fn room_for_items(&mut self, claim: Claim) -> Option<Span> {
+        ROOM_FOR_ITEMS.into_iter().find_map(|len| self.room(claim, len)?)
+    }
+
+    /// Says where that is, how much of it counts, and whether an item has gone over the socket, by the number of the one behind it.
+    #[must_use]
+    pub(crate) fn lay_down_items(
+        &self,
+        claim: Claim,
+        job: u64,
+        span: Option<Span>,
+        used: usize,
+        mailed: usize,
+    ) -> bool {
+        self.outputs.write_items(claim.slot, job, span, used, mailed)
+    }
+
+    /// Lays what became of an item down, behind others.
+    #[inline]
+    #[must_use]
+    pub(crate) fn append(&self, span: Span, at: usize, item: &[u8]) -> bool {
+        self.outputs.append(span, at, item)
+    }
+
+    /// Says that this item is finished; false when it is this worker's no more, which then has to end.
+    #[inline]
+    #[must_use]
+    pub(crate) fn advance(&self, claim: Claim, item: usize) -> bool {
+        self.control.words().advance(claim, item)
     }
 
     /// Says that the result is there; false when the job is this worker's no more, which then has to end.

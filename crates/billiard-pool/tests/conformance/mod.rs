@@ -1,5 +1,6 @@
 //! What a pool promises, whatever isolates its workers: one promise a test. Plain tests, run in parallel.
 
+mod chunks;
 mod payloads;
 
 use std::{

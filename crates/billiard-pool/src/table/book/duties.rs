@@ -2,7 +2,7 @@
 
 use billiard_connection::FrameWriter;
 
-use super::{Book, Control, Ended, Mail, Nanos, Phase, Ticket, Word, nonsense, watch};
+use super::{Book, Control, Ended, Job, Mail, Nanos, Phase, Ticket, Word, nonsense, watch};
 use crate::{
     apart::Apart,
     state::{JobId, WorkerId},
@@ -110,6 +110,7 @@ impl Book {
                         doomed.push(worker);
                     }
                 }
+                (Some(Phase::Doomed), Some(_)) if self.jobs[slot].as_ref().is_some_and(Job::is_halted) => {}
                 _ => {
                     ended.extend(self.discard(control, ticket, nonsense("its place in the job table was overwritten")))
                 }

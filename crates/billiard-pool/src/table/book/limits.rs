@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Book, Control, Ended, Nanos, Phase, Stopped, Ticket, after};
+use super::{Book, Control, Ended, Job, Nanos, Phase, Stopped, Ticket, after};
 use crate::{error::JobError, state::WorkerId};
 
 /// How soon those that wait are looked at again at the earliest.
@@ -19,6 +19,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Limit {
     time: Duration,
+    /// Of a chunk: the item whose time it is.
+    item: Option<usize>,
     /// Once it was seen to have begun: when it did, and when its time is over.
     running: Option<(Nanos, Nanos)>,
 }
@@ -43,7 +45,7 @@ impl Limits {
         self.look_at = if self.waiting.is_empty() { look_at } else { self.look_at.min(look_at) };
         self.waiting.insert((position, slot));
         *self.times.entry(time).or_default() += 1;
-        Limit { time, running: None }
+        Limit { time, item: None, running: None }
     }
 
     /// A job with that limit has begun, or ended.
@@ -110,13 +112,25 @@ impl Book {
             self.limits.running.pop_first();
             let Some(job) = &mut self.jobs[slot] else { continue };
             let ticket = Ticket { slot, job: job.id };
-            let Some(Limit { time, running: Some((begun, due)) }) = job.limit.as_deref_mut() else { continue };
+            let Some(Limit { time, item, running: Some((begun, due)) }) = job.limit.as_deref_mut() else { continue };
+            let runs = if job.chunk.is_some() { control.item(slot, job.id) } else { None };
             // Looked at again for as long as it is there: its worker may have said when it was claimed, or that it is done.
-            *begun = (*begun).min(claimed_at(control, slot, now));
-            *due = after(*begun, *time);
+            let earliest = claimed_at(control, slot, now);
+            *begun = if runs == *item { earliest.min(*begun) } else { earliest };
+            (*item, *due) = (runs, after(*begun, *time));
             let time = *time;
             if *due > now {
                 self.limits.running.insert((*due, slot));
+                continue;
+            }
+            if let Some(item) = runs {
+                let is_over = self.end_item(control, ticket, (item, time), ended, doomed);
+                if !is_over && let Some(Job { limit: Some(limit), .. }) = &mut self.jobs[slot] {
+                    // The next has begun.
+                    let again = after(now, LOOK_AGAIN);
+                    limit.running = Some((now, again));
+                    self.limits.running.insert((again, slot));
+                }
                 continue;
             }
             match self.stop(control, ticket, JobError::TimeLimitExceeded(time), true) {
@@ -152,6 +166,8 @@ impl Book {
             // It may have said that it is done when its time was over.
             Some((_, due)) => due,
             None => {
+                // First: whoever finds the item finds its moment, or a later one.
+                limit.item = if job.chunk.is_some() { control.item(ticket.slot, ticket.job) } else { None };
                 let begun = claimed_at(control, ticket.slot, now);
                 let due = after(begun, limit.time);
                 limit.running = Some((begun, due));

@@ -296,6 +296,7 @@ impl World {
             argument: vec![0; if by_mail { MAX_ARGUMENT + 1 } else { 1 }],
             attachments: Attachments::default(),
             placed: placed.map(Placed::InHeap),
+            items: 0,
             limit,
             cell: cell.clone(),
             supervised: with_callback,
@@ -484,7 +485,7 @@ impl World {
                 let mut record = Vec::new();
                 let input = self.inputs.read(claim.slot, &mut record).expect("the record is whole");
                 assert_eq!(input.job, claim.generation, "the record is the job's");
-                if input.has_limit {
+                if input.about.has_limit {
                     control.slots[claim.slot].accepted.store(self.now, Ordering::Relaxed);
                 }
                 let content = self.jobs[&claim.generation].content;

@@ -11,6 +11,8 @@ use billiard_wire::{
     codec, fault,
 };
 
+mod items;
+
 use crate::{
     apart,
     message::{Carried, Failure, FromWorker, ToWorker},
@@ -80,6 +82,7 @@ struct Tools {
     reader: FrameReader,
     argument: Vec<u8>,
     result: Vec<u8>,
+    items: items::Buffers,
 }
 
 impl Tools {
@@ -96,16 +99,21 @@ impl Tools {
 /// One job out of the table; false when that was the last.
 fn work(pool: &Connection, desk: &mut Desk, tools: &mut Tools, claim: Claim) -> bool {
     let Some(input) = desk.input(claim, &mut tools.argument) else { return false };
-    let buffer = std::mem::take(&mut tools.result);
-    let job = input.job;
+    let (job, task) = (input.job, input.about.task);
     let number = Ticket { slot: claim.slot, job }.number();
-    if input.has_limit {
+    if input.about.has_limit {
         desk.accept(claim);
     }
+    if input.about.items > 0 {
+        let Some(argument) = input.argument else { return false };
+        let chunk = items::Chunk { claim, job, about: input.about, argument };
+        return items::work(pool, desk, &mut tools.items, &chunk) && finish(desk, claim);
+    }
+    let buffer = std::mem::take(&mut tools.result);
     let outcome = match input.argument {
         Some(argument) => {
             fault::point("worker.run");
-            run(input.task, argument, Received::default(), buffer)
+            run(task, argument, Received::default(), buffer)
         }
         None => {
             desk.ring();
@@ -119,7 +127,7 @@ fn work(pool: &Connection, desk: &mut Desk, tools: &mut Tools, claim: Claim) -> 
                 Ok(((_, carried), behind, received)) => {
                     fault::point("worker.run");
                     let argument = carried.as_deref().unwrap_or(&behind);
-                    run(input.task, argument, received, buffer)
+                    run(task, argument, received, buffer)
                 }
                 Err(error) => Outcome::BadArgument(error.into()),
             }
@@ -143,6 +151,11 @@ fn work(pool: &Connection, desk: &mut Desk, tools: &mut Tools, claim: Claim) -> 
         tools.result = bytes;
     }
     tools.shrink();
+    finish(desk, claim)
+}
+
+/// Says that the result is there, which has been laid down; false when the job is not this worker's any more.
+fn finish(desk: &Desk, claim: Claim) -> bool {
     fault::point("worker.laid_down");
     let published = desk.publish(claim);
     fault::point("worker.published");
@@ -169,11 +182,7 @@ fn fit(
             let encoded = codec::encode(&failure).ok().map(|encoded| encoded.into_parts().0);
             match encoded.and_then(|bytes| room(bytes.len()).map(|span| (Output::Failure(bytes), span))) {
                 Some(fitting) => Ok(fitting),
-                None => Err(match failure {
-                    Failure::Panicked(panic) => Outcome::Panicked(panic),
-                    Failure::BadArgument(error) => Outcome::BadArgument(error),
-                    Failure::BadResult(error) => Outcome::BadResult(error),
-                }),
+                None => Err(failure.into()),
             }
         }
     }

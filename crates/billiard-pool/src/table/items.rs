@@ -1,0 +1,107 @@
+//! Chunks: the word that says which item of a job runs, and items behind one another in bytes.
+
+use billiard_shm::prim::Ordering;
+
+use super::control::{Claim, Control};
+
+/// In the word: the pool has ended the item, and the worker is to end too.
+const DOOMED: u64 = 1 << 31;
+
+/// The word for an item of the job with that number: generation 32, doomed 1, index 31 bits.
+fn word(job: u64, item: usize) -> u64 {
+    job << 32 | item as u64
+}
+
+impl Control<'_> {
+    /// The job is to begin with that item. The pool alone, before it offers the job.
+    pub(crate) fn begin_items(&self, slot: usize, job: u64, item: usize) {
+        // Relaxed: the Release in `offer` is behind it.
+        self.slots[slot].item.store(word(job, item), Ordering::Relaxed);
+    }
+
+    /// The item that runs; none where nobody of ours has written it.
+    #[inline]
+    pub(crate) fn item(&self, slot: usize, job: u64) -> Option<usize> {
+        // Acquire: pairs with the Release in `advance`: the outcomes before it are whole.
+        let found = self.slots[slot].item.load(Ordering::Acquire) & !DOOMED;
+        (found >> 32 == job & u64::from(u32::MAX)).then_some(found as u32 as usize)
+    }
+
+    /// The worker has laid down the outcome of that item, and goes on to the next. False when the item is its own no more: then it ends.
+    #[inline]
+    #[must_use]
+    pub(crate) fn advance(&self, claim: Claim, item: usize) -> bool {
+        let (from, to) = (word(claim.generation, item), word(claim.generation, item + 1));
+        // Release: pairs with the Acquire in `item`.
+        self.slots[claim.slot].item.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
+    /// Ends that item, unless it is finished.
+    #[must_use]
+    pub(crate) fn doom_item(&self, slot: usize, job: u64, item: usize) -> bool {
+        let from = word(job, item);
+        self.slots[slot].item.compare_exchange(from, from | DOOMED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// In the head of an item: it has failed, and its bytes say why.
+const FAILED: u32 = 1 << 31;
+/// What stands in front of each item: how many bytes it has.
+pub(crate) const HEAD: usize = size_of::<u32>();
+
+/// Puts an item behind others; its length is less than 2³¹.
+#[inline]
+pub(crate) fn push(items: &mut Vec<u8>, is_failure: bool, bytes: &[u8]) {
+    let about = bytes.len() as u32 | if is_failure { FAILED } else { 0 };
+    items.extend_from_slice(&about.to_le_bytes());
+    items.extend_from_slice(bytes);
+}
+
+/// The first item, whether it has failed, and what is behind it; none where the bytes make no sense.
+#[inline]
+pub(crate) fn split(items: &[u8]) -> Option<(bool, &[u8], &[u8])> {
+    let (about, rest) = items.split_first_chunk::<HEAD>()?;
+    let about = u32::from_le_bytes(*about);
+    let (item, rest) = rest.split_at_checked((about & !FAILED) as usize)?;
+    Some((about & FAILED != 0, item, rest))
+}
+
+/// What is left behind so many items; none where there are not so many.
+pub(crate) fn skip(items: &[u8], count: usize) -> Option<&[u8]> {
+    (0..count).try_fold(items, |rest, _| split(rest).map(|(_, _, rest)| rest))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::table::control::Words;
+
+    #[test]
+    fn an_item_is_either_finished_or_doomed() {
+        let words = Words::new(1, 1);
+        let (control, claim) = (words.control(), Claim { slot: 0, generation: 1 << 32 | 7 });
+        assert_eq!(control.item(0, 7), None, "another's");
+        control.begin_items(0, claim.generation, 3);
+        assert!(!control.doom_item(0, 7 + 1, 3) && !control.doom_item(0, 7, 2));
+        assert!(control.advance(claim, 3) && !control.advance(claim, 3));
+        assert!(!control.doom_item(0, 7, 3), "it is finished");
+        assert_eq!(control.item(0, 7), Some(4));
+        assert!(control.doom_item(0, 7, 4) && !control.doom_item(0, 7, 4));
+        assert!(!control.advance(claim, 4), "it is doomed");
+        assert_eq!(control.item(0, 7), Some(4));
+    }
+
+    #[test]
+    fn items_come_back() {
+        let mut items = Vec::new();
+        push(&mut items, false, b"one");
+        push(&mut items, true, b"");
+        push(&mut items, false, b"three");
+        let (failed, item, rest) = split(&items).unwrap();
+        assert_eq!((failed, item), (false, &b"one"[..]));
+        assert_eq!(split(rest), Some((true, &b""[..], &items[items.len() - HEAD - 5..])));
+        assert_eq!(split(skip(&items, 2).unwrap()), Some((false, &b"three"[..], &b""[..])));
+        assert_eq!(skip(&items, 3), Some(&b""[..]));
+        assert_eq!((skip(&items, 4), split(&items[..6]), split(&items[..3])), (None, None, None));
+    }
+}
