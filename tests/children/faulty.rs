@@ -20,15 +20,21 @@ fn double((n, load): (u64, Load)) -> (u64, u32, Load) {
     (n * 2, std::process::id(), load)
 }
 
+/// The same, whose value alone carries so many bytes.
+fn double_and_grow((n, size): (u64, usize)) -> (u64, u32, Load) {
+    double((n, (ByteBuf::from(vec![n as u8; size]), None)))
+}
+
 /// `faulty LIMIT ISOLATION SIZE JOBS [continue]`: the limit of a job in ms, short where a process stops and only the limit ends it, long where nothing but the plan
-/// may end a job; `shared` or `strict`; how many bytes each job carries there and back, or `fd`: few, and a descriptor; how many jobs; whether who is stopped goes on after a
+/// may end a job; `shared`, `strict`, or `chunks`, where the jobs are items of such and their values alone have a size; how many bytes each job carries there and back, or `fd`: few, and a descriptor; how many jobs; whether who is stopped goes on after a
 /// while.
-fn arguments() -> Option<(Duration, Isolation, Option<usize>, u64, bool)> {
+fn arguments() -> Option<(Duration, (Isolation, bool), Option<usize>, u64, bool)> {
     let mut arguments = std::env::args().skip(1);
     let limit = Duration::from_millis(arguments.next()?.parse().ok()?);
     let isolation = match arguments.next()?.as_str() {
-        "shared" => Isolation::Shared,
-        "strict" => Isolation::Strict,
+        "shared" => (Isolation::Shared, false),
+        "chunks" => (Isolation::Shared, true),
+        "strict" => (Isolation::Strict, false),
         _ => return None,
     };
     let size = match arguments.next()?.as_str() {
@@ -53,7 +59,7 @@ fn go_on(over: &AtomicBool) {
 fn main() {
     billiard::init();
     let _watchdog = Watchdog::start("child-faulty", 100);
-    let (limit, isolation, size, jobs, goes_on) = arguments().expect("its arguments");
+    let (limit, (isolation, in_chunks), size, jobs, goes_on) = arguments().expect("its arguments");
     static OVER: AtomicBool = AtomicBool::new(false);
     let helper = goes_on.then(|| std::thread::spawn(|| go_on(&OVER)));
     let pool = Pool::builder().workers(2).timeout(limit).isolation(isolation).build().expect("a pool");
@@ -62,17 +68,24 @@ fn main() {
         let fd = || Fd::new(File::open("/dev/null").expect("it is there").into());
         (ByteBuf::from(vec![n as u8; size.unwrap_or(10)]), size.is_none().then(fd))
     };
-    let job = |n| pool.apply_async(double, (n, load(n))).map_err(JobError::from);
-    let mut handles: Vec<_> = (0..jobs / 2).map(job).collect();
-    handles.iter().flatten().for_each(JobHandle::wait);
+    let outcomes = |numbers: std::ops::Range<u64>| -> Vec<_> {
+        if in_chunks {
+            let items = numbers.map(|n| (n, size.unwrap_or_default()));
+            return pool.jobs(double_and_grow, items).chunk_size(5).imap().collect();
+        }
+        let job = |n| pool.apply_async(double, (n, load(n))).map_err(JobError::from);
+        let handles: Vec<_> = numbers.map(job).collect();
+        handles.into_iter().map(|handle| handle.and_then(JobHandle::get)).collect()
+    };
+    let mut all = outcomes(0..jobs / 2);
     // The other half finds workers who have gone to sleep, unless somebody keeps them from it.
     let sleeps = |pid: u32| matches!(state(pid), None | Some('S' | 'T' | 'Z'));
     let _ = eventually(5, || pool_workers().into_iter().all(sleeps));
-    handles.extend((jobs / 2..jobs).map(job));
+    all.extend(outcomes(jobs / 2..jobs));
     let (mut values, mut lost, mut limits, mut failed) = (0, 0, 0, 0);
     let mut workers = BTreeSet::new();
-    for (n, handle) in (0..).zip(handles) {
-        match handle.and_then(JobHandle::get) {
+    for (n, outcome) in (0..).zip(all) {
+        match outcome {
             Ok((twice, pid, (bytes, fd))) => {
                 workers.insert(pid);
                 assert!(twice == 2 * n && bytes == load(n).0 && fd.is_some() == size.is_none(), "another job's value");

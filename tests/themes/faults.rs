@@ -39,6 +39,25 @@ const TABLE_STEPS: &[(&str, u64)] = &[
 /// Those of a worker at a job table whose jobs do not fit into a record, but into the heaps.
 const PLACED_STEPS: &[(&str, u64)] = &[("worker.argument", 10), ("worker.placed", 10), ("worker.laid_down", 10)];
 
+/// Those of one whose jobs are items of chunks.
+const ITEM_STEPS: &[(&str, u64)] = &[
+    ("worker.item", 10),
+    ("worker.item.run", 10),
+    ("worker.item.laid_down", 10),
+    ("worker.item.finished", 10),
+    ("worker.laid_down", 2),
+    ("worker.published", 2),
+];
+
+/// Those of one that has no room for what becomes of every second item.
+const GROWN_STEPS: &[(&str, u64)] = &[
+    ("worker.item.run", 5),
+    ("worker.item.sent", 3),
+    ("worker.item.laid_down", 5),
+    ("worker.item.finished", 5),
+    ("worker.laid_down", 3),
+];
+
 /// Those of one whose jobs carry descriptors.
 const MAIL_STEPS: &[(&str, u64)] = &[("worker.mail", 10), ("worker.sent", 10), ("worker.laid_down", 10)];
 
@@ -50,6 +69,8 @@ const STRICT: [&str; 3] = ["strict", "5000", "40"];
 const SMALL: [&str; 3] = ["shared", "10", "40"];
 const LARGE: [&str; 3] = ["shared", "5000", "40"];
 const MAIL: [&str; 3] = ["shared", "fd", "40"];
+const CHUNKS: [&str; 3] = ["chunks", "10", "60"];
+const GROWN: [&str; 3] = ["chunks", "700000", "40"];
 const HUGE: [&str; 3] = ["shared", "5000000", "20"];
 
 /// Those of one whose jobs are too large for the heaps.
@@ -116,7 +137,8 @@ fn a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed() {
     let _watchdog = Watchdog::start("a_kill_at_any_step_loses_at_most_the_jobs_of_the_killed", patience(300));
     for mut random in rounds("a_kill_at_any_step", 1, 0.3) {
         let small = [(STEPS, STRICT), (STEPS, LARGE), (TABLE_STEPS, SMALL)];
-        let all = small.into_iter().chain([(PLACED_STEPS, LARGE), (MAIL_STEPS, MAIL), (APART_STEPS, HUGE)]);
+        let large = [(PLACED_STEPS, LARGE), (MAIL_STEPS, MAIL), (APART_STEPS, HUGE)];
+        let all = small.into_iter().chain(large).chain([(ITEM_STEPS, CHUNKS), (GROWN_STEPS, GROWN)]);
         for (steps, kind) in all {
             for &(step, passes) in steps {
                 let text = run_all(&format!("{step}=kill@{}", 1 + random.below(passes)), LONG, &kind);
@@ -134,7 +156,8 @@ fn workers_that_are_killed_again_and_again_lose_their_own_jobs_alone() {
     let mut kills = 0;
     for mut random in rounds("workers_that_are_killed_again_and_again", 1, 0.3) {
         let many = |kind: [&'static str; 3]| [kind[0], kind[1], "500"];
-        for (steps, kind) in [(TABLE_STEPS, many(SMALL)), (PLACED_STEPS, many(LARGE)), (MAIL_STEPS, many(MAIL))] {
+        let all = [(TABLE_STEPS, SMALL), (PLACED_STEPS, LARGE), (MAIL_STEPS, MAIL), (ITEM_STEPS, CHUNKS)];
+        for (steps, kind) in all.map(|(steps, kind)| (steps, many(kind))) {
             for &(step, _) in steps {
                 // Each worker of the pool, and each that takes its place. Not at its first look: none would ever come to a job, which is tested below.
                 let text = run(&format!("{step}=kill@{}", 2 + random.below(20)), LONG, &kind);
@@ -154,17 +177,21 @@ fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
     let _watchdog = Watchdog::start("a_stop_at_any_step_of_a_worker_ends_at_the_limit", patience(300));
     for mut random in rounds("a_stop_at_any_step", 1, 0.2) {
         let in_the_table = ["worker.claimed", "worker.run", "worker.publish", "worker.laid_down"];
-        let all: [(&[&str], _); 4] = [
+        let all: [(&[&str], _); 5] = [
             (&["worker.run", "worker.publish", "worker.published"], STRICT),
             (&in_the_table, SMALL),
             (&["worker.argument", "worker.placed"], LARGE),
             (&["worker.mail", "worker.sent"], MAIL),
+            (&["worker.item", "worker.item.run", "worker.item.laid_down", "worker.item.finished"], CHUNKS),
         ];
         for (steps, kind) in all {
             for step in steps {
                 let pass = 8 + random.below(5); // every worker stops there: not too many
                 let text = run_all(&format!("{step}=stop@{pass}"), 300, &kind);
-                assert!(count(&text, "limits") > 0, "{step}: {text}");
+                assert_eq!(count(&text, "lost"), 0, "{step}: {text}");
+                // Behind the last item of a chunk nothing is left that could fail.
+                let may_be_last = *step == "worker.item.finished" && count(&text, "values") == 60;
+                assert!(count(&text, "limits") > 0 || may_be_last, "{step}: {text}");
             }
         }
     }
@@ -174,7 +201,8 @@ fn a_stop_at_any_step_of_a_worker_ends_at_the_limit() {
 fn a_worker_that_is_stopped_at_any_step_and_goes_on_loses_nothing() {
     let _watchdog = Watchdog::start("a_worker_that_is_stopped_at_any_step_and_goes_on_loses_nothing", patience(300));
     for mut random in rounds("a_worker_that_is_stopped", 1, 0.2) {
-        for (steps, kind) in [(TABLE_STEPS, SMALL), (PLACED_STEPS, LARGE), (MAIL_STEPS, MAIL), (APART_STEPS, HUGE)] {
+        let all = [(TABLE_STEPS, SMALL), (PLACED_STEPS, LARGE), (MAIL_STEPS, MAIL), (APART_STEPS, HUGE)];
+        for (steps, kind) in all.into_iter().chain([(ITEM_STEPS, CHUNKS), (GROWN_STEPS, GROWN)]) {
             for &(step, passes) in steps {
                 let plan = format!("{step}=stop@{}", 1 + random.below(passes));
                 let text = run_all(&plan, LONG, &[kind[0], kind[1], kind[2], "continue"]);

@@ -166,11 +166,18 @@ impl Book {
         }) else {
             return true; // whoever looks at all words ends it
         };
-        if !control.doom_item(ticket.slot, ticket.job, item) {
+        let count = self.jobs[ticket.slot].as_ref().and_then(|job| job.chunk.as_ref()).map_or(0, |chunk| chunk.count);
+        // Once all are finished only the publication is missing.
+        let is_last = item == count;
+        if !is_last && !control.doom_item(ticket.slot, ticket.job, item) {
             return false;
         }
-        // It cannot be published any more.
-        if !control.doom(ticket.slot, ticket.job, word.seat()) || !self.keep_finished(control, ticket, seat) {
+        let is_doomed = control.doom(ticket.slot, ticket.job, word.seat());
+        if is_last && !is_doomed {
+            return true; // it is done
+        }
+        // It cannot have been published.
+        if !is_doomed || !self.keep_finished(control, ticket, seat) {
             ended.extend(self.end_chunk(control, ticket, Some(nonsense("its place in the job table was overwritten"))));
             doomed.push(worker);
             return true;
@@ -178,8 +185,10 @@ impl Book {
         doomed.push(worker);
         let Some(job) = &mut self.jobs[ticket.slot] else { return true };
         let Some(chunk) = &mut job.chunk else { return true };
-        chunk.outcomes.one(Err(JobError::TimeLimitExceeded(limit)));
-        chunk.next += 1;
+        if !is_last {
+            chunk.outcomes.one(Err(JobError::TimeLimitExceeded(limit)));
+            chunk.next += 1;
+        }
         if chunk.next < chunk.count {
             chunk.halted = Some(seat);
             if let Some(limit) = job.limit.take() {
@@ -219,6 +228,7 @@ impl Book {
         self.make_cell(control);
         let Some(job) = &mut self.jobs[ticket.slot] else { return None };
         job.misses = 0;
+        job.mail = None; // of an item whose worker has died before it was finished
         if let Some(limit) = job.limit.take() {
             self.limits.end(&limit, ticket.slot, job.position);
         }
