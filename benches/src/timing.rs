@@ -21,10 +21,24 @@ pub const WARM_UP_EACH: u64 = 3;
 pub fn throughput<E: Into<Box<dyn Error>>>(
     request: &Request,
     unit: &'static str,
+    run: impl FnMut(u64) -> Result<u64, E>,
+) -> Result<Answer, Box<dyn Error>> {
+    throughput_after(WARM_UP, request, unit, run)
+}
+
+/// The same after so many: for what takes long.
+///
+/// # Errors
+///
+/// As [`throughput`].
+pub fn throughput_after<E: Into<Box<dyn Error>>>(
+    warm_up: u64,
+    request: &Request,
+    unit: &'static str,
     mut run: impl FnMut(u64) -> Result<u64, E>,
 ) -> Result<Answer, Box<dyn Error>> {
     let count: u64 = request.option("count")?;
-    run(WARM_UP).map_err(Into::into)?;
+    run(warm_up).map_err(Into::into)?;
     let begun = Instant::now();
     let checksum = run(count).map_err(Into::into)?;
     Ok(Answer { value: count as f64 / begun.elapsed().as_secs_f64(), unit, checksum })

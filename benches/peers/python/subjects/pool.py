@@ -1,12 +1,13 @@
 """The group `pool`: jobs through a pool of processes."""
 
+import collections
 import importlib
 import queue
 from time import perf_counter
 
 from subjects.place import stay_on
 from subjects.sleeps import per_thousand
-from subjects.timing import first_time, median_time, percentile_time, throughput
+from subjects.timing import WARM_UP_EACH, first_time, median_time, percentile_time, throughput
 
 
 def increment(x):
@@ -98,6 +99,54 @@ def echo(library, options):
         pool.join()
 
 
+def echoes(library, options):
+    """Several of them at a time."""
+    pool = library.Pool(options.workers)
+    payload = bytes([7]) * options.bytes
+
+    def run(jobs):
+        whole, under_way = 0, collections.deque()
+        for _ in range(jobs):
+            if len(under_way) == options.window:
+                whole += len(under_way.popleft().get()) == options.bytes
+            under_way.append(pool.apply_async(give_back, (payload,)))
+        return whole + sum(len(each.get()) == options.bytes for each in under_way)
+
+    try:
+        return throughput(options, "echoes/s", run, WARM_UP_EACH)
+    finally:
+        pool.terminate()
+        pool.join()
+
+
+def increment_second(pair):
+    name, x = pair
+    return name, x + 1
+
+
+def tiny_map(library, options):
+    """Numbers through Pool.map, in chunks of its own choice."""
+    return mapped(library, options, lambda pool, items: sum(pool.map(increment, range(items))))
+
+
+def tiny_map_struct(library, options):
+    """Pairs of a string and a number, likewise."""
+
+    def run(pool, items):
+        return sum(x for _, x in pool.map(increment_second, (("billiard", x) for x in range(items))))
+
+    return mapped(library, options, run)
+
+
+def mapped(library, options, run):
+    pool = library.Pool(options.workers)
+    try:
+        return throughput(options, "items/s", lambda items: run(pool, items))
+    finally:
+        pool.terminate()
+        pool.join()
+
+
 def start_to_first_result(library, options):
     """From nothing to the first result. What a library imports only when it is used is imported before."""
     if hasattr(library, "ProcessPoolExecutor"):  # reading the name imports it
@@ -131,11 +180,13 @@ CASES = {
     "sleeps": sleeps,
     "latency_p50": lambda library, options: latency(library, options, 50),
     "latency_p99": lambda library, options: latency(library, options, 99),
-    "echo_4kib": echo,
-    "echo_1mib": echo,
+    "tiny_map": tiny_map,
+    "tiny_map_struct": tiny_map_struct,
     "start_to_first_result": start_to_first_result,
 }
 
 
 def run(library, case, options):
+    if case.startswith("echo_"):
+        return echoes(library, options) if case.endswith("_in_flight") else echo(library, options)
     return CASES[case](library, options) if case in CASES else None

@@ -6,9 +6,9 @@ WARM_UP = 1_000
 WARM_UP_EACH = 3
 
 
-def throughput(options, unit, run):
+def throughput(options, unit, run, warm_up=WARM_UP):
     """How many a second. `run` does as many as it is told and gives the sum of their results."""
-    run(WARM_UP)
+    run(warm_up)
     begun = perf_counter()
     checksum = run(options.count)
     seconds = perf_counter() - begun

@@ -31,7 +31,13 @@ pub(crate) fn run(request: &Request, builder: PoolBuilder, workers: Option<usize
                 once()
             })
         }
-        "pool/echo_4kib" | "pool/echo_1mib" => {
+        "pool/tiny_map" => timing::throughput(request, "items/s", map_numbers(&ready(builder)?)),
+        "pool/tiny_map_struct" => timing::throughput(request, "items/s", map_structs(&ready(builder)?)),
+        case if case.starts_with("pool/echo_") && case.ends_with("_in_flight") => {
+            let (bytes, window) = (request.option("bytes")?, request.option("window")?);
+            timing::throughput_after(timing::WARM_UP_EACH, request, "echoes/s", echoes(bytes, window, &ready(builder)?))
+        }
+        case if case.starts_with("pool/echo_") => {
             timing::median_time(request, echo(request.option("bytes")?, &ready(builder)?))
         }
         "pool/start_to_first_result" => timing::first_time(request, || {
@@ -49,6 +55,24 @@ fn increment(x: u64) -> u64 {
     x + 1
 }
 
+/// The same with a value that has a part of its own on the heap.
+fn increment_second((name, x): (String, u32)) -> (String, u32) {
+    (name, x + 1)
+}
+
+/// Maps numbers, in chunks of the usual size.
+fn map_numbers(pool: &Pool) -> impl FnMut(u64) -> Result<u64, billiard::Error> {
+    move |items| Ok(pool.map(increment, 0..items)?.into_iter().fold(0, u64::wrapping_add))
+}
+
+/// Maps values of several parts, likewise.
+fn map_structs(pool: &Pool) -> impl FnMut(u64) -> Result<u64, billiard::Error> {
+    move |items| {
+        let values = pool.map(increment_second, (0..items as u32).map(|x| (String::from("billiard"), x)))?;
+        Ok(values.into_iter().fold(0, |sum, (_, x)| sum.wrapping_add(u64::from(x))))
+    }
+}
+
 /// A job that gives back what it gets.
 fn give_back(bytes: ByteBuf) -> ByteBuf {
     bytes
@@ -62,6 +86,29 @@ fn echo(len: usize, pool: &Pool) -> impl FnMut() -> Result<(Duration, u64), Box<
         bytes = pool.apply(give_back, std::mem::take(&mut bytes))?;
         let elapsed = begun.elapsed();
         Ok((elapsed, u64::from(bytes.len() == len && bytes.iter().all(|&byte| byte == 7))))
+    }
+}
+
+/// Several of them at a time; adds one for each that came back whole.
+fn echoes(len: usize, window: usize, pool: &Pool) -> impl FnMut(u64) -> Result<u64, billiard::Error> {
+    // What has come back goes out again.
+    let spare = std::cell::RefCell::new(Vec::new());
+    move |jobs| {
+        let whole = |bytes: &[u8]| bytes.len() == len && bytes.first() == Some(&7) && bytes.last() == Some(&7);
+        timing::windowed::<_, billiard::Error>(
+            jobs,
+            window,
+            |_| {
+                let bytes = spare.borrow_mut().pop().unwrap_or_else(|| ByteBuf::from(vec![7; len]));
+                Ok(pool.apply_async(give_back, bytes)?)
+            },
+            |handle| {
+                let bytes = handle.get()?;
+                let right = u64::from(whole(&bytes));
+                spare.borrow_mut().push(bytes);
+                Ok(right)
+            },
+        )
     }
 }
 

@@ -27,6 +27,12 @@ const APPLY: &str = "Pool::apply, the worker's processor chosen by its first job
 const SEND_AND_RECV: &str = "a thread; two unbounded channels, Sender::send and Receiver::recv";
 /// Bytes through one of ours.
 const ECHO: &str = "Pool::apply with a ByteBuf";
+/// Several of them at a time.
+const ECHOES: &str = "Pool::apply_async with a ByteBuf and JobHandle::get, the oldest first";
+/// Items through one of ours.
+const MAP: &str = "Pool::map";
+/// Items through one of Python's.
+const PYTHON_MAP: &str = "Pool.map";
 /// Bytes through two of ipc-channel's.
 const BYTES_CHANNELS: &str = "two bytes channels, IpcBytesSender::send and IpcBytesReceiver::recv";
 /// One of iceoryx2's.
@@ -34,6 +40,8 @@ const BUSY_PING_PONG: &str =
     "publish and subscribe on two services, Publisher::loan_uninit and Subscriber::receive without rest";
 /// One of Python's.
 const PYTHON_APPLY: &str = "Pool.apply";
+/// Several of Python's.
+const PYTHON_APPLY_ASYNC: &str = "Pool.apply_async and AsyncResult.get, the oldest first";
 /// The first of Python's.
 const PYTHON_FIRST: &str = "Pool and Pool.apply, its module imported before";
 
@@ -146,15 +154,65 @@ pub(crate) static CASES: &[Case] = &[
         right,
     ),
     case(
+        "tiny_map",
+        "How many tiny items (x + 1 on a u64) does a map over all of them do in a second, in chunks of the usual size?",
+        ("items/s", Better::Higher),
+        &[("workers", 2)],
+        &[
+            Entrant::new(&OURS, 1_000_000, 300_000, MAP),
+            Entrant::new(&MULTIPROCESSING, 1_000_000, 300_000, PYTHON_MAP).with_lead(5.0),
+            Entrant::new(&BILLIARD, 1_000_000, 300_000, PYTHON_MAP),
+        ],
+        sum,
+    ),
+    case(
+        "tiny_map_struct",
+        "And how many that are a string of eight bytes and a u32?",
+        ("items/s", Better::Higher),
+        &[("workers", 2)],
+        &[
+            Entrant::new(&OURS, 1_000_000, 300_000, MAP),
+            Entrant::new(&MULTIPROCESSING, 1_000_000, 300_000, PYTHON_MAP).with_lead(5.0),
+            Entrant::new(&BILLIARD, 1_000_000, 300_000, PYTHON_MAP),
+        ],
+        sum,
+    ),
+    case(
+        "echo_64b",
+        "How long do 64 bytes take to a worker and back?",
+        ("µs", Better::Lower),
+        &[("workers", 1), ("bytes", 64)],
+        &[
+            Entrant::new(&OURS, 40_000, 10_000, ECHO),
+            Entrant::new(&OURS_STRICT, 10_000, 2_500, ECHO),
+            Entrant::new(&IPC_CHANNEL, 10_000, 2_500, BYTES_CHANNELS),
+            Entrant::new(&MULTIPROCESSING, 10_000, 2_500, PYTHON_APPLY),
+        ],
+        right,
+    ),
+    case(
         "echo_4kib",
-        "How long do 4 KiB take to a worker and back?",
+        "How long does 4 KiB take to a worker and back?",
         ("µs", Better::Lower),
         &[("workers", 1), ("bytes", 4 << 10)],
         &[
             Entrant::new(&OURS, 20_000, 5_000, ECHO),
-            Entrant::new(&OURS_STRICT, 5_000, 1_000, ECHO),
-            Entrant::new(&IPC_CHANNEL, 5_000, 1_000, BYTES_CHANNELS),
-            Entrant::new(&MULTIPROCESSING, 5_000, 1_000, PYTHON_APPLY),
+            Entrant::new(&OURS_STRICT, 5_000, 1_250, ECHO),
+            Entrant::new(&IPC_CHANNEL, 5_000, 1_250, BYTES_CHANNELS),
+            Entrant::new(&MULTIPROCESSING, 5_000, 1_250, PYTHON_APPLY),
+        ],
+        right,
+    ),
+    case(
+        "echo_64kib",
+        "How long does 64 KiB take to a worker and back?",
+        ("µs", Better::Lower),
+        &[("workers", 1), ("bytes", 64 << 10)],
+        &[
+            Entrant::new(&OURS, 5_000, 1_000, ECHO),
+            Entrant::new(&OURS_STRICT, 1_250, 250, ECHO),
+            Entrant::new(&IPC_CHANNEL, 1_250, 250, BYTES_CHANNELS),
+            Entrant::new(&MULTIPROCESSING, 1_250, 250, PYTHON_APPLY),
         ],
         right,
     ),
@@ -165,9 +223,107 @@ pub(crate) static CASES: &[Case] = &[
         &[("workers", 1), ("bytes", 1 << 20)],
         &[
             Entrant::new(&OURS, 2_000, 500, ECHO),
-            Entrant::new(&OURS_STRICT, 500, 100, ECHO),
-            Entrant::new(&IPC_CHANNEL, 1_000, 200, BYTES_CHANNELS).with_lead(2.0),
-            Entrant::new(&MULTIPROCESSING, 500, 100, PYTHON_APPLY),
+            Entrant::new(&OURS_STRICT, 500, 125, ECHO),
+            Entrant::new(&IPC_CHANNEL, 500, 125, BYTES_CHANNELS).with_lead(2.0),
+            Entrant::new(&MULTIPROCESSING, 500, 125, PYTHON_APPLY),
+        ],
+        right,
+    ),
+    case(
+        "echo_16mib",
+        "How long does 16 MiB take to a worker and back?",
+        ("µs", Better::Lower),
+        &[("workers", 1), ("bytes", 16 << 20)],
+        &[
+            Entrant::new(&OURS, 60, 10, ECHO),
+            Entrant::new(&OURS_STRICT, 15, 2, ECHO),
+            Entrant::new(&IPC_CHANNEL, 15, 2, BYTES_CHANNELS),
+            Entrant::new(&MULTIPROCESSING, 15, 2, PYTHON_APPLY),
+        ],
+        right,
+    ),
+    case(
+        "echo_256mib",
+        "How long does 256 MiB take to a worker and back?",
+        ("µs", Better::Lower),
+        &[("workers", 1), ("bytes", 256 << 20)],
+        &[
+            Entrant::new(&OURS, 4, 1, ECHO),
+            Entrant::new(&OURS_STRICT, 1, 1, ECHO),
+            Entrant::new(&IPC_CHANNEL, 1, 1, BYTES_CHANNELS),
+            Entrant::new(&MULTIPROCESSING, 1, 1, PYTHON_APPLY),
+        ],
+        right,
+    ),
+    case(
+        "echo_64b_in_flight",
+        "How many times in a second do 64 bytes go to one of two workers and back, four at a time?",
+        ("echoes/s", Better::Higher),
+        &[("workers", 2), ("bytes", 64), ("window", 4)],
+        &[
+            Entrant::new(&OURS, 40_000, 10_000, ECHOES),
+            Entrant::new(&OURS_STRICT, 10_000, 2_500, ECHOES),
+            Entrant::new(&MULTIPROCESSING, 10_000, 2_500, PYTHON_APPLY_ASYNC),
+        ],
+        right,
+    ),
+    case(
+        "echo_4kib_in_flight",
+        "How many times in a second do 4 KiB go to one of two workers and back, four at a time?",
+        ("echoes/s", Better::Higher),
+        &[("workers", 2), ("bytes", 4 << 10), ("window", 4)],
+        &[
+            Entrant::new(&OURS, 20_000, 5_000, ECHOES),
+            Entrant::new(&OURS_STRICT, 5_000, 1_250, ECHOES),
+            Entrant::new(&MULTIPROCESSING, 5_000, 1_250, PYTHON_APPLY_ASYNC),
+        ],
+        right,
+    ),
+    case(
+        "echo_64kib_in_flight",
+        "How many times in a second do 64 KiB go to one of two workers and back, four at a time?",
+        ("echoes/s", Better::Higher),
+        &[("workers", 2), ("bytes", 64 << 10), ("window", 4)],
+        &[
+            Entrant::new(&OURS, 5_000, 1_000, ECHOES),
+            Entrant::new(&OURS_STRICT, 1_250, 250, ECHOES),
+            Entrant::new(&MULTIPROCESSING, 1_250, 250, PYTHON_APPLY_ASYNC),
+        ],
+        right,
+    ),
+    case(
+        "echo_1mib_in_flight",
+        "How many times in a second do 1 MiB go to one of two workers and back, four at a time?",
+        ("echoes/s", Better::Higher),
+        &[("workers", 2), ("bytes", 1 << 20), ("window", 4)],
+        &[
+            Entrant::new(&OURS, 2_000, 500, ECHOES),
+            Entrant::new(&OURS_STRICT, 500, 125, ECHOES),
+            Entrant::new(&MULTIPROCESSING, 500, 125, PYTHON_APPLY_ASYNC),
+        ],
+        right,
+    ),
+    case(
+        "echo_16mib_in_flight",
+        "How many times in a second do 16 MiB go to one of two workers and back, four at a time?",
+        ("echoes/s", Better::Higher),
+        &[("workers", 2), ("bytes", 16 << 20), ("window", 4)],
+        &[
+            Entrant::new(&OURS, 60, 10, ECHOES),
+            Entrant::new(&OURS_STRICT, 15, 4, ECHOES),
+            Entrant::new(&MULTIPROCESSING, 15, 4, PYTHON_APPLY_ASYNC),
+        ],
+        right,
+    ),
+    case(
+        "echo_256mib_in_flight",
+        "How many times in a second do 256 MiB go to one of two workers and back, four at a time?",
+        ("echoes/s", Better::Higher),
+        &[("workers", 2), ("bytes", 256 << 20), ("window", 4)],
+        &[
+            Entrant::new(&OURS, 8, 4, ECHOES),
+            Entrant::new(&OURS_STRICT, 4, 4, ECHOES),
+            Entrant::new(&MULTIPROCESSING, 4, 4, PYTHON_APPLY_ASYNC),
         ],
         right,
     ),
