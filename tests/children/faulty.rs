@@ -25,13 +25,22 @@ fn double_and_grow((n, size): (u64, usize)) -> (u64, u32, Load) {
     double((n, (ByteBuf::from(vec![n as u8; size]), None)))
 }
 
+struct Arguments {
+    limit: Duration,
+    isolation: Isolation,
+    in_chunks: bool,
+    size: Option<usize>,
+    jobs: u64,
+    goes_on: bool,
+}
+
 /// `faulty LIMIT ISOLATION SIZE JOBS [continue]`: the limit of a job in ms, short where a process stops and only the limit ends it, long where nothing but the plan
 /// may end a job; `shared`, `strict`, or `chunks`, where the jobs are items of such and their values alone have a size; how many bytes each job carries there and back, or `fd`: few, and a descriptor; how many jobs; whether who is stopped goes on after a
 /// while.
-fn arguments() -> Option<(Duration, (Isolation, bool), Option<usize>, u64, bool)> {
+fn arguments() -> Option<Arguments> {
     let mut arguments = std::env::args().skip(1);
     let limit = Duration::from_millis(arguments.next()?.parse().ok()?);
-    let isolation = match arguments.next()?.as_str() {
+    let (isolation, in_chunks) = match arguments.next()?.as_str() {
         "shared" => (Isolation::Shared, false),
         "chunks" => (Isolation::Shared, true),
         "strict" => (Isolation::Strict, false),
@@ -42,7 +51,7 @@ fn arguments() -> Option<(Duration, (Isolation, bool), Option<usize>, u64, bool)
         size => Some(size.parse().ok()?),
     };
     let jobs = arguments.next()?.parse().ok()?;
-    Some((limit, isolation, size, jobs, arguments.next().is_some()))
+    Some(Arguments { limit, isolation, in_chunks, size, jobs, goes_on: arguments.next().is_some() })
 }
 
 /// Lets everybody go on who is stopped, now and then, until `over`.
@@ -59,7 +68,7 @@ fn go_on(over: &AtomicBool) {
 fn main() {
     billiard::init();
     let _watchdog = Watchdog::start("child-faulty", 100);
-    let (limit, (isolation, in_chunks), size, jobs, goes_on) = arguments().expect("its arguments");
+    let Arguments { limit, isolation, in_chunks, size, jobs, goes_on } = arguments().expect("its arguments");
     static OVER: AtomicBool = AtomicBool::new(false);
     let helper = goes_on.then(|| std::thread::spawn(|| go_on(&OVER)));
     let pool = Pool::builder().workers(2).timeout(limit).isolation(isolation).build().expect("a pool");
