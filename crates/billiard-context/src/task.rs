@@ -41,6 +41,70 @@ pub enum Outcome {
     BadResult(RemoteError),
 }
 
+/// Items that go through one function, one after the other: where their arguments come from, and what becomes of them.
+pub trait Items {
+    /// The encoded argument of the next item, and a buffer for its value, which goes behind what is in it; none when there are no more.
+    fn next(&mut self) -> Option<(&[u8], &mut Vec<u8>)>;
+
+    /// The value of that item is in the buffer, and has no descriptors. Whether to go on.
+    fn returned(&mut self) -> bool;
+
+    /// Anything else has become of it. Whether to go on.
+    fn ended(&mut self, outcome: Outcome) -> bool;
+}
+
+type CallItems = fn(usize, &mut dyn Items, Print);
+
+/// A function that is called with many items: what a [`Task`] is for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemsTask(Task);
+
+impl ItemsTask {
+    /// `function`, ready to travel.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignFunction`] when it is not in the main executable.
+    pub fn new<A: Message, R: Message>(function: fn(A) -> R) -> Result<Self, ForeignFunction> {
+        let call: CallItems = call_items::<A, R>;
+        Ok(Self(Task { function: offset_of(function as usize)?, call: offset_of(call as usize)? }))
+    }
+
+    /// The task as two numbers.
+    #[must_use]
+    pub fn to_words(self) -> [u64; 2] {
+        self.0.to_words()
+    }
+
+    /// The task of these two numbers, which [`to_words`](Self::to_words) gave.
+    #[must_use]
+    pub fn from_words(words: [u64; 2]) -> Self {
+        Self(Task::from_words(words))
+    }
+
+    /// Calls the function with each item. One that panics is no end.
+    ///
+    /// # Safety
+    ///
+    /// The task was made by [`ItemsTask::new`] in a process that runs the same executable as this one.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignFunction`] when there is no code where the task points.
+    pub unsafe fn run(self, items: &mut dyn Items, print: Print) -> Result<(), ForeignFunction> {
+        let at = |offset| Image::this().function_at(offset).ok_or(ForeignFunction);
+        let (function, call) = (at(self.0.function)?, at(self.0.call)?);
+        // SAFETY: `new` made the offset from a function of this type in this executable, as the caller promises.
+        let call = unsafe { std::mem::transmute::<usize, CallItems>(call) };
+        call(function, items, print);
+        Ok(())
+    }
+}
+
+fn offset_of(address: usize) -> Result<u64, ForeignFunction> {
+    Image::this().offset_of(address).ok_or(ForeignFunction)
+}
+
 type Call = fn(usize, &[u8], &mut Received, Print, Vec<u8>) -> Outcome;
 
 impl Task {
@@ -50,9 +114,8 @@ impl Task {
     ///
     /// [`ForeignFunction`] when it is not in the main executable.
     pub fn new<A: Message, R: Message>(function: fn(A) -> R) -> Result<Self, ForeignFunction> {
-        let offset = |address: usize| Image::this().offset_of(address).ok_or(ForeignFunction);
         let call: Call = call::<A, R>;
-        Ok(Self { function: offset(function as usize)?, call: offset(call as usize)? })
+        Ok(Self { function: offset_of(function as usize)?, call: offset_of(call as usize)? })
     }
 
     /// The task as two numbers.
@@ -126,6 +189,42 @@ fn call<A: Message, R: Message>(
     outcome.unwrap_or_else(Outcome::Panicked)
 }
 
+fn call_items<A: Message, R: Message>(function: usize, items: &mut dyn Items, print: Print) {
+    // SAFETY: `ItemsTask::new` puts only this instance of `call_items` beside a function of this type.
+    let function = unsafe { std::mem::transmute::<usize, fn(A) -> R>(function) };
+    let (mut decoder, mut encoder) = (codec::Decoder::default(), codec::Encoder::default());
+    let mut run = |items: &mut dyn Items| {
+        while let Some((bytes, buffer)) = items.next() {
+            let goes_on = match decoder.decode::<A>(bytes) {
+                Ok(argument) => {
+                    let begin = buffer.len();
+                    let value = function(argument);
+                    let encoded = encoder.append(&value, buffer);
+                    drop(value); // which may panic: before the item has ended
+                    match encoded {
+                        Ok(attachments) if attachments.is_empty() => items.returned(),
+                        Ok(attachments) => {
+                            let bytes = buffer.split_off(begin);
+                            items.ended(Outcome::Returned(bytes, attachments))
+                        }
+                        Err(why) => items.ended(Outcome::BadResult(why.into())),
+                    }
+                }
+                Err(why) => items.ended(Outcome::BadArgument(why.into())),
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    };
+    // To catch costs as much as a small item does: it is done once, and again where one has panicked.
+    while let Err(panic) = panics::catch(print, || run(items)) {
+        if !items.ended(Outcome::Panicked(panic)) {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +253,61 @@ mod tests {
         let overflow = codec::encode(&(u32::MAX, 3u32)).unwrap();
         let Outcome::Panicked(panic) = run(task, overflow.body()) else { panic!() };
         assert!(panic.message().contains("overflow"), "{panic}");
+    }
+
+    /// Items in lists.
+    #[derive(Default)]
+    struct Listed {
+        arguments: Vec<Vec<u8>>,
+        argument: Vec<u8>,
+        buffer: Vec<u8>,
+        outcomes: Vec<Result<u32, String>>,
+        most: usize,
+    }
+
+    impl Items for Listed {
+        fn next(&mut self) -> Option<(&[u8], &mut Vec<u8>)> {
+            self.argument = self.arguments.pop()?;
+            self.buffer = vec![9];
+            Some((&self.argument, &mut self.buffer))
+        }
+
+        fn returned(&mut self) -> bool {
+            assert_eq!(self.buffer[0], 9);
+            self.outcomes.push(Ok(codec::decode(&self.buffer[1..], &mut Received::default()).unwrap()));
+            self.outcomes.len() < self.most
+        }
+
+        fn ended(&mut self, outcome: Outcome) -> bool {
+            self.outcomes.push(Err(format!("{outcome:?}")));
+            self.outcomes.len() < self.most
+        }
+    }
+
+    type Is = fn(&Result<u32, String>) -> bool;
+
+    #[test]
+    fn items_are_called_one_after_the_other_whatever_becomes_of_one() {
+        let task = ItemsTask::new(add).unwrap();
+        let task = ItemsTask::from_words(task.to_words());
+        let encoded = |pair: (u32, u32)| codec::encode(&pair).unwrap().into_parts().0;
+        for most in [usize::MAX, 4, 3, 2, 1] {
+            let arguments = [(1, 2), (u32::MAX, 1), (3, 4)].map(encoded);
+            let arguments = arguments.into_iter().rev().chain([vec![], encoded((5, 6))]).collect();
+            let mut items = Listed { arguments, most, ..Listed::default() };
+            // SAFETY: the task was made in this process.
+            unsafe { task.run(&mut items, Print::No) }.unwrap();
+            let outcomes = items.outcomes;
+            assert_eq!(outcomes.len(), most.min(5));
+            let expected: [Is; 5] = [
+                |outcome| *outcome == Ok(11),
+                |outcome| outcome.as_ref().is_err_and(|why| why.starts_with("BadArgument")),
+                |outcome| *outcome == Ok(3),
+                |outcome| outcome.as_ref().is_err_and(|why| why.starts_with("Panicked")),
+                |outcome| *outcome == Ok(7),
+            ];
+            assert!(expected.iter().zip(&outcomes).all(|(is, outcome)| is(outcome)), "{outcomes:?}");
+        }
     }
 
     #[test]

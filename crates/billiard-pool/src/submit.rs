@@ -14,7 +14,7 @@ use crate::{
     message::{Carried, ToWorker},
     pool::{Arrival, Inner, Record, Shared},
     state::{Event, JobId},
-    table::{NewJob, Refused, Table, Ticket},
+    table::{Call, NewJob, Refused, Table, Ticket},
 };
 
 impl Shared {
@@ -46,11 +46,10 @@ impl Shared {
         let supervised = cell.has_callback();
         let limit = limit.or(self.default_limit);
         let mut new = NewJob {
-            task,
+            call: Call::One(task),
             argument: bytes,
             attachments,
             placed: None,
-            items: 0,
             limit,
             cell: cell.clone(),
             supervised,
@@ -83,9 +82,7 @@ impl Shared {
 
     /// Hands a job in that a worker gets over its socket.
     fn enqueue(&self, new: &mut NewJob, How { room, .. }: How) -> Result<JobId, Refused> {
-        if new.items > 0 {
-            return Err(Refused::NoPlace);
-        }
+        let Call::One(task) = new.call else { return Err(Refused::NoPlace) };
         let Some(mut inner) = self.await_room(room, |inner| inner.state.queued() < self.queue_size) else {
             return Err(Refused::Full);
         };
@@ -94,7 +91,7 @@ impl Shared {
         }
         let id = JobId(inner.next_job);
         inner.next_job += 1;
-        let head = (ToWorker { job: id, task: new.task }, Carried::None);
+        let head = (ToWorker { job: id, task }, Carried::None);
         let mut attachments = std::mem::take(&mut new.attachments);
         let prefix = codec::encode_after(&head, &mut attachments).expect("numbers encode");
         let frame = Some(FrameWriter::typed(&prefix, std::mem::take(&mut new.argument), attachments));

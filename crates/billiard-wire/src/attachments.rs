@@ -192,7 +192,7 @@ thread_local! {
 
 /// Calls `work` with the message that this thread is at.
 fn with_current<T, R>(current: &'static Current<T>, work: impl FnOnce(Option<&mut InProgress<T>>) -> R) -> R {
-    // SAFETY: `in_progress` lets this point to a place on its own stack, in this thread, and takes that back before it returns or unwinds.
+    // SAFETY: `Message::during` lets this point to a message that it borrows, in this thread, and takes that back before it returns or unwinds.
     match unsafe { current.get().as_ref() } {
         Some(message) => work(Some(&mut message.borrow_mut())),
         None => work(None),
@@ -270,20 +270,77 @@ fn in_progress<T: Default, R>(
     list: &mut T,
     work: impl FnOnce() -> R,
 ) -> (R, Option<AttachError>) {
-    /// Goes back to the message around this one, even when a user's `Serialize` panics.
-    struct Back<T: 'static>(&'static Current<T>, *const RefCell<InProgress<T>>);
-    impl<T> Drop for Back<T> {
-        fn drop(&mut self) {
-            self.0.set(self.1);
-        }
-    }
-
-    let message = RefCell::new(InProgress { list: std::mem::take(list), refused: None });
-    // Dropped before the message is, whose attachments may run code of their handles then.
-    let back = Back(current, current.replace(&raw const message));
-    let result = work();
-    drop(back);
-    let InProgress { list: gathered, refused } = message.into_inner();
+    let mut message = Message(RefCell::new(InProgress { list: std::mem::take(list), refused: None }));
+    let result = message.during(current, work);
+    let InProgress { list: gathered, refused } = message.0.into_inner();
     *list = gathered;
     (result, refused)
+}
+
+/// A message that has a place of its own.
+#[cfg(feature = "codec")]
+#[derive(Debug)]
+struct Message<T>(RefCell<InProgress<T>>);
+
+#[cfg(feature = "codec")]
+impl<T> Message<T> {
+    /// Runs `work` with this as the message in progress.
+    #[inline]
+    fn during<R>(&mut self, current: &'static Current<T>, work: impl FnOnce() -> R) -> R {
+        /// Goes back to the message around this one, even when a user's `Serialize` panics.
+        struct Back<T: 'static>(&'static Current<T>, *const RefCell<InProgress<T>>);
+        impl<T> Drop for Back<T> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+
+        let _back = Back(current, current.replace(&raw const self.0));
+        work()
+    }
+}
+
+/// One message after the other, at one place: for many that are small.
+#[cfg(feature = "codec")]
+#[derive(Debug)]
+pub(crate) struct Series<T>(Message<T>);
+
+#[cfg(feature = "codec")]
+impl<T: Default> Default for Series<T> {
+    fn default() -> Self {
+        Self(Message(RefCell::new(InProgress { list: T::default(), refused: None })))
+    }
+}
+
+#[cfg(feature = "codec")]
+impl Series<Attachments> {
+    /// Runs `encode` with a new message in progress, and gives its attachments.
+    #[inline]
+    pub(crate) fn while_encoding<R>(&mut self, encode: impl FnOnce() -> R) -> (R, Attachments, Option<AttachError>) {
+        self.clear();
+        let result = self.0.during(&ENCODING, encode);
+        let InProgress { list, refused } = self.0.0.get_mut();
+        (result, std::mem::take(list), refused.take())
+    }
+
+    /// What a message has left that panicked.
+    #[inline]
+    fn clear(&mut self) {
+        let message = self.0.0.get_mut();
+        if !message.list.is_empty() || message.refused.is_some() {
+            message.refused = None;
+            drop(std::mem::take(&mut message.list));
+        }
+    }
+}
+
+#[cfg(feature = "codec")]
+impl Series<Received> {
+    /// Runs `decode` with a new message in progress, with which no descriptors came.
+    #[inline]
+    pub(crate) fn while_decoding<R>(&mut self, decode: impl FnOnce() -> R) -> (R, Option<AttachError>) {
+        self.0.0.get_mut().refused = None;
+        let result = self.0.during(&DECODING, decode);
+        (result, self.0.0.get_mut().refused.take())
+    }
 }

@@ -201,6 +201,108 @@ fn checked(
     }
 }
 
+/// Encodes one value after the other, each behind what a buffer holds. That is [`encode_into`] for many small values: to begin a message costs as much as such a value does.
+///
+/// ```
+/// use billiard_wire::codec::{Decoder, Encoder};
+///
+/// let (mut encoder, mut bytes) = (Encoder::default(), Vec::new());
+/// encoder.append(&"seven", &mut bytes)?;
+/// let at = bytes.len();
+/// encoder.append(&7_u32, &mut bytes)?;
+/// assert_eq!(Decoder::default().decode::<u32>(&bytes[at..])?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Encoder(attachments::Series<Attachments>);
+
+impl Encoder {
+    /// Puts the bytes of `value` behind those in `buffer`; what is given are the descriptors that they name.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`]; the buffer is as it was.
+    ///
+    /// # Panics
+    ///
+    /// When the `Serialize` of the value does; the buffer is then as it was.
+    #[inline]
+    pub fn append<T: Serialize + ?Sized>(
+        &mut self,
+        value: &T,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Attachments, EncodeError> {
+        let mut behind = Behind { len: buffer.len(), buffer };
+        let encode = || postcard::serialize_with_flavor(value, &mut behind);
+        let (encoded, attachments, refused) = self.0.while_encoding(encode);
+        let source = match (refused, encoded) {
+            (None, Ok(())) => {
+                behind.len = behind.buffer.len();
+                return Ok(attachments);
+            }
+            (Some(refused), _) => Cause::Attachment(refused),
+            (None, Err(format)) => Cause::Format(format),
+        };
+        Err(EncodeError { type_name: type_name::<T>(), source: Box::new(source) })
+    }
+}
+
+/// Bytes behind others, which are cut off again unless they are known to be whole.
+struct Behind<'b> {
+    buffer: &'b mut Vec<u8>,
+    len: usize,
+}
+
+impl Drop for Behind<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.buffer.truncate(self.len);
+    }
+}
+
+impl postcard::ser_flavors::Flavor for &mut Behind<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.buffer.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Decodes one value after the other: [`decode`] for many small ones with which no descriptors came.
+#[derive(Debug, Default)]
+pub struct Decoder(attachments::Series<Received>);
+
+impl Decoder {
+    /// Decodes a value that fills all of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`]; a value that names a descriptor is one, too.
+    #[inline]
+    pub fn decode<T: DeserializeOwned>(&mut self, bytes: &[u8]) -> Result<T, DecodeError> {
+        let (decoded, refused) = self.0.while_decoding(|| postcard::take_from_bytes::<T>(bytes));
+        let source = match decoded {
+            Ok((value, [])) => return Ok(value),
+            Ok((_, rest)) => Cause::Trailing(rest.len()),
+            Err(format) => refused.map_or(Cause::Format(format), Cause::Attachment),
+        };
+        Err(DecodeError { type_name: type_name::<T>(), len: bytes.len(), source })
+    }
+}
+
 /// Decodes a value that fills all of `bytes`.
 ///
 /// # Errors
@@ -371,6 +473,34 @@ mod tests {
             }
         }
         assert!(strip_count(&[], &Received::default()).is_err());
+    }
+
+    #[test]
+    fn a_series_keeps_each_value_apart_whatever_becomes_of_one() {
+        struct Bomb(Handle);
+        impl Serialize for Bomb {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.0.serialize(serializer)?;
+                panic!("in the middle")
+            }
+        }
+        let (mut encoder, mut bytes, handle) = (Encoder::default(), vec![9], Handle::new());
+        assert!(encoder.append(&7_u64, &mut bytes).unwrap().is_empty());
+        let bomb = Bomb(handle.clone());
+        let panicked = std::panic::AssertUnwindSafe(|| encoder.append(&bomb, &mut bytes).map(drop));
+        assert!(std::panic::catch_unwind(panicked).is_err());
+        assert!(encoder.append(&vec![handle.clone(); attachments::MAX + 1], &mut bytes).is_err());
+        assert_eq!(bytes, [9, 7], "nothing is left of those");
+        assert_eq!(encoder.append(&handle, &mut bytes).unwrap().len(), 1);
+        assert_eq!(handle.fate(), (0, attachments::MAX + 3));
+        assert_eq!(bytes, [9, 7, 0]);
+
+        let mut decoder = Decoder::default();
+        let error = decoder.decode::<Fd<File>>(&[0]).unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("did not come"), "{error:?}");
+        assert_eq!(decoder.decode::<u64>(&bytes[1..2]).unwrap(), 7);
+        assert!(decoder.decode::<u64>(&bytes).unwrap_err().type_name() == "u64", "something is left behind it");
+        assert!(decoder.decode::<String>(&[5]).is_err());
     }
 
     #[test]

@@ -2,17 +2,20 @@
 
 use std::{collections::VecDeque, iter::Fuse, time::Duration};
 
-use billiard_context::{Message, task::Task};
+use billiard_context::{
+    Message,
+    task::{ItemsTask, Task},
+};
 use billiard_shm::futex::Deadline;
 use billiard_wire::{attachments::Attachments, codec};
 
 use super::unit::Unit;
 use crate::{
     error::JobError,
-    handle::{Cell, JobHandle},
+    handle::{Cell, JobHandle, spare_bytes},
     job::{How, Room},
     pool::Pool,
-    table::{MAX_ITEMS, NewJob, Refused, items},
+    table::{Call, MAX_ITEMS, NewJob, Refused, items},
 };
 
 /// How large the items of a chunk may be together: there is always room for some such in the job table, and no worker waits long for its first.
@@ -32,15 +35,23 @@ pub(super) struct Intake<'p, I: Iterator, R> {
     function: fn(I::Item) -> R,
     items: Fuse<I>,
     manner: Manner,
-    /// The chunk that is being filled.
+    /// The chunk that is being filled, and how many items it has by now.
     filling: Vec<u8>,
     filled: usize,
+    /// How much of it are whole items: one whose encoding panicked is not.
+    whole: usize,
+    encoder: codec::Encoder,
     /// What there was no room for yet, in its order.
     ready: VecDeque<Ready>,
-    /// The room of one encoded item after the other.
-    buffer: Vec<u8>,
     /// The pool accepts no more.
     is_over: bool,
+}
+
+/// The function of the items, for one of them and for many.
+#[derive(Clone, Copy, Debug)]
+struct Tasks {
+    one: Task,
+    items: ItemsTask,
 }
 
 /// What can be handed in.
@@ -74,8 +85,9 @@ impl<'p, I: Iterator, R> Intake<'p, I, R> {
             manner: Manner { chunk_size: manner.chunk_size.clamp(1, MAX_ITEMS), limit },
             filling: Vec::new(),
             filled: 0,
+            whole: 0,
+            encoder: codec::Encoder::default(),
             ready: VecDeque::new(),
-            buffer: Vec::new(),
             is_over: false,
         }
     }
@@ -100,8 +112,9 @@ where
         deadline: Option<Deadline>,
         mut has_better: impl FnMut() -> bool,
     ) -> Taken<R> {
-        let task = match Task::new(self.function) {
-            Ok(task) => task,
+        let tasks = Task::new(self.function).and_then(|one| Ok(Tasks { one, items: ItemsTask::new(self.function)? }));
+        let tasks = match tasks {
+            Ok(tasks) => tasks,
             Err(_) if self.is_over => return Taken::End,
             Err(foreign) => {
                 self.is_over = true;
@@ -116,57 +129,75 @@ where
                 return Taken::Interrupted;
             }
             match self.items.next() {
-                Some(item) => self.take(task, &item),
-                None if self.filled > 0 => self.close_chunk(task),
+                Some(item) => self.take(tasks, &item),
+                None if self.filled > 0 => self.close_chunk(tasks),
                 None => return Taken::End,
             }
         }
-        self.hand_in(if is_alone { deadline.map_or(Room::Forever, Room::Until) } else { Room::Never })
+        self.hand_in(tasks, if is_alone { deadline.map_or(Room::Forever, Room::Until) } else { Room::Never })
     }
 
     /// Encodes an item, which is then in the chunk, or ready.
-    fn take(&mut self, task: Task, item: &I::Item) {
-        let (bytes, attachments) = match codec::encode_into(item, std::mem::take(&mut self.buffer)) {
-            Ok(encoded) => encoded.into_parts(),
-            Err(error) => {
-                self.close_chunk(task);
-                self.ready.push_back(Ready::Failed(JobError::ArgumentEncode(error)));
-                return;
-            }
-        };
-        if self.manner.chunk_size == 1 || !attachments.is_empty() || bytes.len() >= MAX_CHUNK {
-            self.close_chunk(task);
-            self.ready.push_back(self.work(task, bytes, attachments, 0));
+    #[inline]
+    fn take(&mut self, tasks: Tasks, item: &I::Item) {
+        if self.manner.chunk_size == 1 {
+            let mut bytes = spare_bytes();
+            bytes.clear();
+            self.ready.push_back(match self.encoder.append(item, &mut bytes) {
+                Ok(attachments) => self.work(Call::One(tasks.one), bytes, attachments),
+                Err(error) => Ready::Failed(JobError::ArgumentEncode(error)),
+            });
             return;
         }
-        items::push(&mut self.filling, false, &bytes);
-        self.filled += 1;
-        self.buffer = bytes;
-        if self.filled == self.manner.chunk_size || self.filling.len() >= MAX_CHUNK {
-            self.close_chunk(task);
+        self.filling.truncate(self.whole);
+        let begin = items::begin(&mut self.filling);
+        let encoded = self.encoder.append(item, &mut self.filling);
+        let size = self.filling.len() - begin - items::HEAD;
+        match encoded {
+            Ok(attachments) if attachments.is_empty() && size < MAX_CHUNK => {
+                items::seal(&mut self.filling, begin, false);
+                self.filled += 1;
+                self.whole = self.filling.len();
+                if self.filled == self.manner.chunk_size || self.filling.len() >= MAX_CHUNK {
+                    self.close_chunk(tasks);
+                }
+            }
+            Ok(attachments) => {
+                let bytes = self.filling.split_off(begin + items::HEAD);
+                self.filling.truncate(begin);
+                self.close_chunk(tasks);
+                self.ready.push_back(self.work(Call::One(tasks.one), bytes, attachments));
+            }
+            Err(error) => {
+                self.filling.truncate(begin);
+                self.close_chunk(tasks);
+                self.ready.push_back(Ready::Failed(JobError::ArgumentEncode(error)));
+            }
         }
     }
 
     /// The items that are in the chunk are ready.
-    fn close_chunk(&mut self, task: Task) {
+    fn close_chunk(&mut self, tasks: Tasks) {
         if self.filled > 0 {
-            let size = self.filling.len();
-            let bytes = std::mem::replace(&mut self.filling, Vec::with_capacity(size));
-            let work = self.work(task, bytes, Attachments::default(), self.filled);
+            self.filling.truncate(self.whole);
+            let bytes = std::mem::replace(&mut self.filling, spare_bytes());
+            self.filling.clear();
+            self.whole = 0;
+            let work = self.work(Call::Items(tasks.items, self.filled), bytes, Attachments::default());
             self.ready.push_back(work);
             self.filled = 0;
         }
     }
 
-    fn work(&self, task: Task, argument: Vec<u8>, attachments: Attachments, items: usize) -> Ready {
+    fn work(&self, call: Call, argument: Vec<u8>, attachments: Attachments) -> Ready {
         let (cell, limit) = (Cell::empty(), self.manner.limit);
         // Whatever ends a part of a chunk, the supervisor sees to the rest.
-        let supervised = items > 0;
-        Ready::Work(Box::new(NewJob { task, argument, attachments, placed: None, items, limit, cell, supervised }))
+        let supervised = call.items().is_some();
+        Ready::Work(Box::new(NewJob { call, argument, attachments, placed: None, limit, cell, supervised }))
     }
 
     /// Hands in what is ready first.
-    fn hand_in(&mut self, room: Room) -> Taken<R> {
+    fn hand_in(&mut self, tasks: Tasks, room: Room) -> Taken<R> {
         let shared = self.pool.shared();
         loop {
             let mut new = match self.ready.pop_front() {
@@ -178,8 +209,8 @@ where
                 return self.give_up(forked.into());
             }
             match shared.hand_in(&mut new, How { room, look_after: true }) {
-                Ok((_, Some(ticket))) if new.items > 0 => {
-                    return Taken::Unit(Unit::chunk(new.items, new.cell, ticket, shared.clone()));
+                Ok((_, Some(ticket))) if let Some(count) = new.call.items() => {
+                    return Taken::Unit(Unit::chunk(count, new.cell, ticket, shared.clone()));
                 }
                 Ok((id, ticket)) => {
                     return Taken::Unit(Unit::job(JobHandle::new(id, ticket, new.cell, shared.clone())));
@@ -193,7 +224,7 @@ where
                     self.ready.push_front(Ready::Work(new));
                     return Taken::Full;
                 }
-                Err(Refused::NoPlace) => self.take_apart(&new),
+                Err(Refused::NoPlace) => self.take_apart(tasks, &new),
                 // On the pool's own thread.
                 Err(Refused::Full) => return Taken::Unit(Unit::failed(JobError::Full)),
                 Err(Refused::Closed) => return self.give_up(shared.error_for(Refused::Closed)),
@@ -202,12 +233,12 @@ where
     }
 
     /// Where there is no place for a chunk, each item is a job of its own.
-    fn take_apart(&mut self, chunk: &NewJob) {
+    fn take_apart(&mut self, tasks: Tasks, chunk: &NewJob) {
         let mut at = 0;
         let mut rest = &chunk.argument[..];
         while let Some((_, item, behind)) = items::split(rest) {
             rest = behind;
-            let work = self.work(chunk.task, item.to_vec(), Attachments::default(), 0);
+            let work = self.work(Call::One(tasks.one), item.to_vec(), Attachments::default());
             self.ready.insert(at, work);
             at += 1;
         }

@@ -118,8 +118,8 @@ struct Values<R> {
     policy: MapPolicy,
     /// By the number of the unit.
     parts: Vec<Vec<R>>,
-    /// Of which unit and item that is.
-    failure: Option<((usize, usize), JobError)>,
+    /// The first, and of which unit it is.
+    failure: Option<(usize, JobError)>,
 }
 
 impl<R> Values<R> {
@@ -151,16 +151,17 @@ impl<R: Message> Extend<Numbered<R>> for Values<R> {
                 self.parts.resize_with(number + 1, Vec::new);
             }
             let mut part = Vec::with_capacity(opened.len());
-            for (at, value) in opened.enumerate() {
-                match value {
-                    Ok(value) => part.push(value),
-                    Err(why) if self.failure.as_ref().is_none_or(|&(first, _)| (number, at) < first) => {
-                        self.failure = Some(((number, at), why));
-                    }
-                    Err(_) => {}
-                }
-            }
+            let mut failure = None;
+            opened.each(|outcome| match outcome {
+                Ok(value) => part.push(value),
+                Err(why) => failure = failure.take().or(Some(why)),
+            });
             self.parts[number] = part;
+            if let Some(why) = failure
+                && self.failure.as_ref().is_none_or(|&(first, _)| number < first)
+            {
+                self.failure = Some((number, why));
+            }
         }
     }
 }

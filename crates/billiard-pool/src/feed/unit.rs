@@ -160,6 +160,16 @@ impl<R> Opened<R> {
     }
 }
 
+impl<R: Message> Opened<R> {
+    /// All of them: faster than one by one.
+    pub(super) fn each(self, mut with: impl FnMut(Result<R, JobError>)) {
+        match self.one {
+            Some(outcome) => with(outcome),
+            None => self.outcomes.each(self.left, with),
+        }
+    }
+}
+
 impl<R: Message> Iterator for Opened<R> {
     type Item = Result<R, JobError>;
 

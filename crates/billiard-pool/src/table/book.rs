@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use billiard_connection::FrameWriter;
-use billiard_context::{RemoteError, task::Task};
+use billiard_context::RemoteError;
 use billiard_wire::{
     attachments::{Attachments, Received},
     codec,
@@ -19,7 +19,7 @@ use self::{
 use super::{
     control::{Control, MAX_SLOTS, SLOT_BITS, cells, watch},
     heap::Taken,
-    memory::{About, Argument, Inputs, MAX_ARGUMENT, Output, Outputs},
+    memory::{About, Argument, Call, Inputs, MAX_ARGUMENT, Output, Outputs},
     word::{Phase, Word},
 };
 use crate::{
@@ -47,13 +47,11 @@ const GLANCE: usize = 256;
 /// A job that is to be handed in.
 #[derive(Debug)]
 pub(crate) struct NewJob {
-    pub(crate) task: Task,
+    pub(crate) call: Call,
     pub(crate) argument: Vec<u8>,
     pub(crate) attachments: Attachments,
     /// Where the argument was laid down already.
     pub(crate) placed: Option<Placed>,
-    /// How many items the argument is, of a chunk; 0: it is none. Where there is no place for it then, the job is refused.
-    pub(crate) items: usize,
     /// Of a chunk: of each item.
     pub(crate) limit: Option<Duration>,
     pub(crate) cell: Arc<Cell>,
@@ -272,32 +270,37 @@ impl Book {
         if self.free.is_empty() {
             return Err(Refused::Full);
         }
+        let fits = new.argument.len() <= MAX_ARGUMENT && new.attachments.is_empty();
+        if new.call.items().is_some() && !fits && !matches!(new.placed, Some(Placed::InHeap(_))) {
+            return Err(Refused::NoPlace);
+        }
         self.make_cell(control);
         let Some(slot) = self.free.pop() else { return Err(Refused::Full) };
         let job = self.next_job;
         self.next_job += 1;
         let ticket = Ticket { slot, job };
-        let fits = new.argument.len() <= MAX_ARGUMENT && new.attachments.is_empty();
-        let about = About { task: new.task, has_limit: new.limit.is_some(), items: new.items };
+        let about = About { call: new.call, has_limit: new.limit.is_some() };
         let (mut span, mut chunk_argument) = (None, None);
-        let mail = match new.placed.take() {
-            Some(Placed::InHeap(taken)) => {
+        let mail = match (new.placed.take(), new.call) {
+            (Some(Placed::InHeap(taken)), call) => {
                 span = Some(taken.span());
-                if new.items > 0 {
-                    chunk_argument = Some(taken);
-                    None
-                } else {
-                    Some(Mail::Placed(taken))
+                match call {
+                    Call::One(_) => Some(Mail::Placed(taken)),
+                    Call::Items(..) => {
+                        chunk_argument = Some(taken);
+                        None
+                    }
                 }
             }
-            None if fits => None,
-            apart => {
+            (None, _) if fits => None,
+            (_, Call::Items(..)) => None, // refused above
+            (apart, Call::One(task)) => {
                 self.mail.push(ticket);
                 let apart = match apart {
                     Some(Placed::Apart(apart)) => Some(apart),
                     _ => None,
                 };
-                Some(outgoing(ToWorker { job: ticket.number(), task: new.task }, new, apart))
+                Some(outgoing(ToWorker { job: ticket.number(), task }, new, apart))
             }
         };
         let limit = new.limit.map(|time| Box::new(self.limits.begin(time, slot, self.tail, now)));
@@ -306,7 +309,7 @@ impl Book {
             cell: new.cell.clone(),
             limit,
             mail: mail.map(Box::new),
-            chunk: (new.items > 0).then(|| Box::new(Chunk::new(new.items, new.limit, chunk_argument))),
+            chunk: new.call.items().map(|count| Box::new(Chunk::new(count, new.limit, chunk_argument))),
             supervised: new.supervised,
             misses: 0,
             position: self.tail,
@@ -323,7 +326,7 @@ impl Book {
         };
         let written = inputs.write(slot, job, about, argument);
         debug_assert!(written, "the slot is the table's, and the argument fits");
-        if new.items > 0 {
+        if new.call.items().is_some() {
             control.begin_items(slot, job, 0);
         }
         control.offer(slot, job, watch, self.tail);

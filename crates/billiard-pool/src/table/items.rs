@@ -27,12 +27,17 @@ impl Control<'_> {
         (found >> 32 == job & u64::from(u32::MAX)).then_some(found as u32 as usize)
     }
 
-    /// The worker has laid down the outcome of that item, and goes on to the next. False when the item is its own no more: then it ends.
+    /// The worker has laid down the outcome of that item, and goes on to the next; whether items can be doomed, which is so where they have a limit. False when the item is its own no more: then it ends.
     #[inline]
     #[must_use]
-    pub(crate) fn advance(&self, claim: Claim, item: usize) -> bool {
+    pub(crate) fn advance(&self, claim: Claim, item: usize, has_limit: bool) -> bool {
         let (from, to) = (word(claim.generation, item), word(claim.generation, item + 1));
-        // Release: pairs with the Acquire in `item`.
+        // Release, in both: pairs with the Acquire in `item`.
+        if !has_limit {
+            // Nobody dooms it: what costs most of a tiny item is this swap.
+            self.slots[claim.slot].item.store(to, Ordering::Release);
+            return true;
+        }
         self.slots[claim.slot].item.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
@@ -49,12 +54,28 @@ const FAILED: u32 = 1 << 31;
 /// What stands in front of each item: how many bytes it has.
 pub(crate) const HEAD: usize = size_of::<u32>();
 
-/// Puts an item behind others; its length is less than 2³¹.
+/// Room for the head of an item behind others; the item goes behind it. Where it begins.
 #[inline]
+pub(crate) fn begin(items: &mut Vec<u8>) -> usize {
+    items.extend_from_slice(&[0; HEAD]);
+    items.len() - HEAD
+}
+
+/// Completes the item that begins there with its head; its length is less than 2³¹.
+#[inline]
+pub(crate) fn seal(items: &mut [u8], begin: usize, is_failure: bool) {
+    if let Some((head, item)) = items.get_mut(begin..).and_then(<[u8]>::split_first_chunk_mut::<HEAD>) {
+        let about = item.len() as u32 | if is_failure { FAILED } else { 0 };
+        *head = about.to_le_bytes();
+    }
+}
+
+/// Puts an item behind others.
+#[cfg(test)]
 pub(crate) fn push(items: &mut Vec<u8>, is_failure: bool, bytes: &[u8]) {
-    let about = bytes.len() as u32 | if is_failure { FAILED } else { 0 };
-    items.extend_from_slice(&about.to_le_bytes());
+    let begin = begin(items);
     items.extend_from_slice(bytes);
+    seal(items, begin, is_failure);
 }
 
 /// The first item, whether it has failed, and what is behind it; none where the bytes make no sense.
@@ -83,12 +104,15 @@ mod tests {
         assert_eq!(control.item(0, 7), None, "another's");
         control.begin_items(0, claim.generation, 3);
         assert!(!control.doom_item(0, 7 + 1, 3) && !control.doom_item(0, 7, 2));
-        assert!(control.advance(claim, 3) && !control.advance(claim, 3));
+        assert!(control.advance(claim, 3, true) && !control.advance(claim, 3, true));
         assert!(!control.doom_item(0, 7, 3), "it is finished");
         assert_eq!(control.item(0, 7), Some(4));
         assert!(control.doom_item(0, 7, 4) && !control.doom_item(0, 7, 4));
-        assert!(!control.advance(claim, 4), "it is doomed");
+        assert!(!control.advance(claim, 4, true), "it is doomed");
         assert_eq!(control.item(0, 7), Some(4));
+        control.begin_items(0, claim.generation, 0);
+        assert!(control.advance(claim, 0, false));
+        assert_eq!(control.item(0, 7), Some(1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use billiard_context::task::Task;
+use billiard_context::task::{ItemsTask, Task};
 use billiard_shm::{Kind, Place, Segment, SegmentError, SegmentOptions};
 use billiard_wire::fault;
 use std::sync::atomic::AtomicU64;
@@ -130,14 +130,31 @@ pub(crate) enum Argument<'a> {
     Mail,
 }
 
+/// What is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// A function, once.
+    One(Task),
+    /// Of a chunk: a function with each of so many items.
+    Items(ItemsTask, usize),
+}
+
+impl Call {
+    /// How many items there are, of a chunk; otherwise none.
+    pub(crate) fn items(self) -> Option<usize> {
+        match self {
+            Self::One(_) => None,
+            Self::Items(_, count) => Some(count),
+        }
+    }
+}
+
 /// What a record of an input says beside the argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct About {
-    pub(crate) task: Task,
+    pub(crate) call: Call,
     /// Whether the moment of the claim is to be noted; of a chunk, when each item begins.
     pub(crate) has_limit: bool,
-    /// Of a chunk: how many items the argument is; 0: it is none.
-    pub(crate) items: usize,
 }
 
 /// What a worker is to do.
@@ -192,9 +209,12 @@ impl Inputs {
     #[inline]
     #[must_use]
     pub(crate) fn write(&self, slot: usize, job: u64, what: About, argument: Argument<'_>) -> bool {
-        let [function, call] = what.task.to_words();
-        debug_assert!(what.items <= MAX_ITEMS);
-        let flags = if what.has_limit { Self::LIMIT } else { 0 } | (what.items as u64) << Self::ITEMS;
+        let ([function, call], items) = match what.call {
+            Call::One(task) => (task.to_words(), 0),
+            Call::Items(task, count) => (task.to_words(), count),
+        };
+        debug_assert!(items <= MAX_ITEMS);
+        let flags = if what.has_limit { Self::LIMIT } else { 0 } | (items as u64) << Self::ITEMS;
         let (about, place);
         let (about, bytes): (u64, &[u8]) = match argument {
             Argument::Here(bytes) => (bytes.len() as u64, bytes),
@@ -226,11 +246,12 @@ impl Inputs {
                 Some(&buffer[..])
             }
         };
-        let about = About {
-            task: Task::from_words([function, call]),
-            has_limit: about & Self::LIMIT != 0,
-            items: (about >> Self::ITEMS) as usize,
+        let has_limit = about & Self::LIMIT != 0;
+        let call = match (about >> Self::ITEMS) as usize {
+            0 => Call::One(Task::from_words([function, call])),
+            count => Call::Items(ItemsTask::from_words([function, call]), count),
         };
+        let about = About { call, has_limit };
         Some(Input { job, about, argument, was_placed })
     }
 
@@ -362,17 +383,18 @@ mod tests {
 
     #[test]
     fn records_come_back() {
-        let (task, mut record) = (Task::from_words([7, 9]), Vec::new());
+        let (task, items, mut record) = (Task::from_words([7, 9]), ItemsTask::from_words([8, 9]), Vec::new());
         let inputs = Inputs::create(SHAPE).unwrap();
         let theirs = Inputs::attach(inputs.descriptor().unwrap(), SHAPE).unwrap();
         for len in [0, 1, 7, MAX_ARGUMENT] {
             let argument: Vec<u8> = (0..len).map(|n| n as u8).collect();
-            let about = About { task, has_limit: len == 1, items: if len == 7 { MAX_ITEMS } else { 0 } };
+            let call = if len == 7 { Call::Items(items, MAX_ITEMS) } else { Call::One(task) };
+            let about = About { call, has_limit: len == 1 };
             assert!(inputs.write(2, 5, about, Argument::Here(&argument)));
             let input = theirs.read(2, &mut record).unwrap();
             assert_eq!((input.job, input.about, input.argument), (5, about, Some(&argument[..])));
         }
-        let about = About { task, has_limit: false, items: 0 };
+        let about = About { call: Call::One(task), has_limit: false };
         assert!(inputs.write(2, 5, about, Argument::Mail));
         assert_eq!(theirs.read(2, &mut record).unwrap().argument, None);
         assert!(!theirs.records.segment().is_writable(), "only the pool can write it");

@@ -27,6 +27,6 @@ pub(crate) use self::{
     book::{Ended, Mail, NewJob, Outgoing, Refused, Stopped, Ticket},
     control::{Claim, Found, MAX_SEATS, MAX_SLOTS},
     heap::Span,
-    memory::{About, MAX_ITEMS, MAX_PLACED, Output},
+    memory::{Call, MAX_ITEMS, MAX_PLACED, Output},
     sides::{Desk, DeskSent, Look, Table},
 };

@@ -109,9 +109,6 @@ impl Table {
         let control = self.control.words();
         if new.argument.len() > MAX_ARGUMENT {
             self.place(new);
-            if new.items > 0 && new.placed.is_none() {
-                return Err(Refused::NoPlace);
-            }
         }
         // The clock is read for those alone that need it.
         let now = if new.limit.is_some() { now() } else { 0 };
@@ -134,7 +131,7 @@ impl Table {
             let taken = self.room.take(len).filter(|taken| self.inputs.place(taken.span(), &new.argument));
             new.placed = taken.map(Placed::InHeap);
         }
-        if new.placed.is_none() && new.items == 0 && len >= apart::LEAST {
+        if new.placed.is_none() && new.call.items().is_none() && len >= apart::LEAST {
             new.placed = self.apart.copy(&new.argument).map(Placed::Apart);
         }
     }
@@ -428,8 +425,8 @@ impl Desk {
     /// Says that this item is finished; false when it is this worker's no more, which then has to end.
     #[inline]
     #[must_use]
-    pub(crate) fn advance(&self, claim: Claim, item: usize) -> bool {
-        self.control.words().advance(claim, item)
+    pub(crate) fn advance(&self, claim: Claim, item: usize, has_limit: bool) -> bool {
+        self.control.words().advance(claim, item, has_limit)
     }
 
     /// Says that the result is there; false when the job is this worker's no more, which then has to end.

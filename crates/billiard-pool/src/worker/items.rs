@@ -1,104 +1,158 @@
 //! A chunk in a worker: one item after the other, each with an outcome of its own.
 
 use billiard_connection::Connection;
-use billiard_context::task::Outcome;
-use billiard_wire::{attachments::Received, codec, fault};
+use billiard_context::{
+    panics::Print,
+    task::{Items, ItemsTask, Outcome},
+};
+use billiard_wire::{codec, fault};
 
-use super::{failure, run, send};
+use super::{failure, send};
 use crate::{
     apart,
-    table::{About, Claim, Desk, Ticket, items},
+    table::{Claim, Desk, Span, Ticket, items},
 };
 
-/// What is to be done.
+/// A chunk that was claimed.
 #[derive(Debug)]
-pub(super) struct Chunk<'a> {
+pub(super) struct Chunk<'w> {
+    pub(super) pool: &'w Connection,
+    pub(super) desk: &'w mut Desk,
     pub(super) claim: Claim,
     pub(super) job: u64,
-    pub(super) about: About,
+    pub(super) task: ItemsTask,
+    pub(super) count: usize,
+    pub(super) has_limit: bool,
     /// All items, one behind the other.
-    pub(super) argument: &'a [u8],
+    pub(super) argument: &'w [u8],
+    /// For the outcome of one item after the other.
+    pub(super) laid: &'w mut Vec<u8>,
 }
 
-/// What is used for one item after the other.
-#[derive(Debug, Default)]
-pub(super) struct Buffers {
-    result: Vec<u8>,
-    laid: Vec<u8>,
-}
-
-/// Runs the items that have not been run, until one has an outcome that has to go over the socket: with that the chunk is done for this time. False when the chunk is this
-/// worker's no more, or there is no pool.
-#[must_use]
-pub(super) fn work(pool: &Connection, desk: &mut Desk, buffers: &mut Buffers, chunk: &Chunk<'_>) -> bool {
-    let &Chunk { claim, job, about, argument } = chunk;
-    let Some(mut item) = desk.item(claim).filter(|&item| item < about.items) else { return false };
-    let Some(mut rest) = items::skip(argument, item) else { return false };
-    let span = desk.room_for_items(claim);
-    let room = span.map_or(0, |span| span.len());
-    let (mut used, mut mailed) = (0, 0);
-    // All of it may come to count, if this worker dies.
-    if !desk.lay_down_items(claim, job, span, room, 0) {
-        return false;
-    }
-    while item < about.items && mailed == 0 {
-        let Some((_, argument, behind)) = items::split(rest) else { return false };
-        rest = behind;
-        fault::point("worker.item");
-        let outcome = run(about.task, argument, Received::default(), std::mem::take(&mut buffers.result));
-        fault::point("worker.item.run");
-        match lay(outcome, &mut buffers.laid, room - used) {
-            Ok(result) => {
-                buffers.result = result;
-                if span.is_none_or(|span| !desk.append(span, used, &buffers.laid)) {
-                    return false;
-                }
-                used += buffers.laid.len();
-            }
-            Err(outcome) => {
-                if send(pool, Ticket { slot: claim.slot, job }.number(), outcome, apart::LEAST).is_err() {
-                    return false;
-                }
-                fault::point("worker.item.sent");
-                mailed = item + 1;
-                if !desk.lay_down_items(claim, job, span, used, mailed) {
-                    return false;
-                }
-            }
+impl Chunk<'_> {
+    /// Runs the items that have not been run, until one has an outcome that has to go over the socket: with that the chunk is done for this time. False when the chunk is this
+    /// worker's no more, or there is no pool.
+    #[must_use]
+    pub(super) fn work(self) -> bool {
+        let Self { claim, job, task, count, .. } = self;
+        let Some(item) = self.desk.item(claim).filter(|&item| item < count) else { return false };
+        let Some(rest) = items::skip(self.argument, item) else { return false };
+        let span = self.desk.room_for_items(claim);
+        let room = span.map_or(0, |span| span.len());
+        // All of it may come to count, if this worker dies.
+        if !self.desk.lay_down_items(claim, job, span, room, 0) {
+            return false;
         }
-        if about.has_limit {
+        let mut run = Run { chunk: self, item, rest, span, room, used: 0, mailed: 0, is_well: true };
+        // SAFETY: the task came from the pool, through memory that the pool alone can write; the guardian's executable, of which this process is a copy, was compared
+        // with the pool's.
+        let found = unsafe { task.run(&mut run, Print::No) };
+        if !run.is_well || found.is_err() || (run.item < count && run.mailed == 0) {
+            return false;
+        }
+        run.mailed > 0 || run.chunk.desk.lay_down_items(claim, job, span, run.used, 0)
+    }
+}
+
+/// How far it has come.
+#[derive(Debug)]
+struct Run<'w> {
+    chunk: Chunk<'w>,
+    /// The item that runs.
+    item: usize,
+    /// Those behind it.
+    rest: &'w [u8],
+    /// Where outcomes are laid down, how much room there is, and how much of that is used.
+    span: Option<Span>,
+    room: usize,
+    used: usize,
+    /// The item behind the one whose outcome went over the socket.
+    mailed: usize,
+    /// The chunk is this worker's, and there is a pool.
+    is_well: bool,
+}
+
+impl Items for Run<'_> {
+    #[inline]
+    fn next(&mut self) -> Option<(&[u8], &mut Vec<u8>)> {
+        if self.item == self.chunk.count || self.mailed > 0 || !self.is_well {
+            return None;
+        }
+        let (_, argument, rest) = items::split(self.rest)?;
+        self.rest = rest;
+        fault::point("worker.item");
+        self.chunk.laid.clear();
+        items::begin(self.chunk.laid);
+        Some((argument, self.chunk.laid))
+    }
+
+    #[inline]
+    fn returned(&mut self) -> bool {
+        fault::point("worker.item.run");
+        self.lay(false) || {
+            let mut bytes = std::mem::take(self.chunk.laid);
+            bytes.drain(..items::HEAD);
+            self.send(Outcome::Returned(bytes, Default::default()))
+        }
+    }
+
+    fn ended(&mut self, outcome: Outcome) -> bool {
+        fault::point("worker.item.run");
+        let outcome = match outcome {
+            Outcome::Returned(..) => outcome,
+            failed => {
+                let failure = failure(failed);
+                if let Ok(encoded) = codec::encode(&failure) {
+                    self.chunk.laid.truncate(items::HEAD);
+                    self.chunk.laid.extend_from_slice(encoded.body());
+                    if self.lay(true) {
+                        return true;
+                    }
+                }
+                failure.into()
+            }
+        };
+        self.send(outcome)
+    }
+}
+
+impl Run<'_> {
+    /// Lays the outcome of the item down, and goes on to the next. False when there is no room for it; or when there is nothing more to do, which `next` says.
+    #[inline]
+    fn lay(&mut self, is_failure: bool) -> bool {
+        let len = self.chunk.laid.len();
+        let Some(span) = self.span.filter(|_| len <= self.room - self.used) else { return false };
+        items::seal(self.chunk.laid, 0, is_failure);
+        self.is_well = self.chunk.desk.append(span, self.used, self.chunk.laid);
+        self.used += len;
+        self.advance();
+        true
+    }
+
+    /// Sends the outcome of the item over the socket, with which the chunk is done for this time.
+    fn send(&mut self, outcome: Outcome) -> bool {
+        let Chunk { claim, job, .. } = self.chunk;
+        let number = Ticket { slot: claim.slot, job }.number();
+        self.is_well = send(self.chunk.pool, number, outcome, apart::LEAST).is_ok();
+        fault::point("worker.item.sent");
+        self.mailed = self.item + 1;
+        self.is_well &= self.chunk.desk.lay_down_items(claim, job, self.span, self.used, self.mailed);
+        self.advance();
+        false
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        if !self.is_well {
+            return;
+        }
+        let Chunk { claim, has_limit, ref desk, .. } = self.chunk;
+        if has_limit {
             desk.accept(claim); // of the next one; before the step to it
         }
         fault::point("worker.item.laid_down");
-        if !desk.advance(claim, item) {
-            return false;
-        }
+        self.is_well = desk.advance(claim, self.item, has_limit);
         fault::point("worker.item.finished");
-        item += 1;
-    }
-    mailed > 0 || desk.lay_down_items(claim, job, span, used, 0)
-}
-
-/// The outcome as it is laid down, if there is that much room for it, and the buffer that its value was in; otherwise the outcome itself.
-fn lay(outcome: Outcome, laid: &mut Vec<u8>, room: usize) -> Result<Vec<u8>, Outcome> {
-    laid.clear();
-    let fits = |bytes: &[u8]| bytes.len() <= room.saturating_sub(items::HEAD);
-    match outcome {
-        Outcome::Returned(bytes, attachments) if attachments.is_empty() && fits(&bytes) && room >= items::HEAD => {
-            items::push(laid, false, &bytes);
-            Ok(bytes)
-        }
-        Outcome::Returned(..) => Err(outcome),
-        failed => {
-            let failure = failure(failed);
-            let encoded = codec::encode(&failure).ok().map(|encoded| encoded.into_parts().0);
-            match encoded.filter(|bytes| fits(bytes) && room >= items::HEAD) {
-                Some(bytes) => {
-                    items::push(laid, true, &bytes);
-                    Ok(bytes)
-                }
-                None => Err(failure.into()),
-            }
-        }
+        self.item += usize::from(self.is_well);
     }
 }

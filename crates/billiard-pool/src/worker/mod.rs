@@ -11,15 +11,16 @@ use billiard_wire::{
     codec, fault,
 };
 
-mod items;
-
+use self::items::Chunk;
 use crate::{
     apart,
     message::{Carried, Failure, FromWorker, ToWorker},
     state::JobId,
     sys,
-    table::{Claim, Desk, DeskSent, Found, MAX_PLACED, Output, Span, Ticket},
+    table::{Call, Claim, Desk, DeskSent, Found, MAX_PLACED, Output, Span, Ticket},
 };
+
+mod items;
 
 /// What a worker process runs under `Isolation::Strict`: jobs come over its socket, one at a time. It ends when the pool closes its end, or says something
 /// that it does not understand.
@@ -82,7 +83,8 @@ struct Tools {
     reader: FrameReader,
     argument: Vec<u8>,
     result: Vec<u8>,
-    items: items::Buffers,
+    /// What becomes of one item of a chunk after the other.
+    laid: Vec<u8>,
 }
 
 impl Tools {
@@ -99,16 +101,20 @@ impl Tools {
 /// One job out of the table; false when that was the last.
 fn work(pool: &Connection, desk: &mut Desk, tools: &mut Tools, claim: Claim) -> bool {
     let Some(input) = desk.input(claim, &mut tools.argument) else { return false };
-    let (job, task) = (input.job, input.about.task);
+    let job = input.job;
     let number = Ticket { slot: claim.slot, job }.number();
     if input.about.has_limit {
         desk.accept(claim);
     }
-    if input.about.items > 0 {
-        let Some(argument) = input.argument else { return false };
-        let chunk = items::Chunk { claim, job, about: input.about, argument };
-        return items::work(pool, desk, &mut tools.items, &chunk) && finish(desk, claim);
-    }
+    let task = match (input.about.call, input.argument) {
+        (Call::One(task), _) => task,
+        (Call::Items(..), None) => return false, // it never comes by mail
+        (Call::Items(task, count), Some(argument)) => {
+            let (has_limit, laid) = (input.about.has_limit, &mut tools.laid);
+            let done = Chunk { pool, desk, claim, job, task, count, has_limit, argument, laid }.work();
+            return done && finish(desk, claim);
+        }
+    };
     let buffer = std::mem::take(&mut tools.result);
     let outcome = match input.argument {
         Some(argument) => {

@@ -42,9 +42,16 @@ impl Chunk {
         Ok((Encoded::Items(Box::new(self.outcomes)), Received::default()))
     }
 
-    /// Keeps what was laid down of the items before `running`. False when that makes no sense.
+    /// Keeps what was laid down of the items before `running`. False when that makes no sense. Where the worker `has_said` how much that is, the bytes are left to whoever decodes
+    /// them, and may be anything; otherwise it may be less.
     #[must_use]
-    fn keep(&mut self, running: Option<usize>, output: Option<Output>, mail: &mut Option<Box<Mail>>) -> bool {
+    fn keep(
+        &mut self,
+        running: Option<usize>,
+        output: Option<Output>,
+        mail: &mut Option<Box<Mail>>,
+        has_said: bool,
+    ) -> bool {
         let Some(running) = running.filter(|&running| (self.next..=self.count).contains(&running)) else {
             return false;
         };
@@ -54,9 +61,11 @@ impl Chunk {
         let Some(Output::Items { mut bytes, mailed }) = output else { return false };
         let is_mailed = mailed == running;
         let laid = running - self.next - usize::from(is_mailed);
-        let Some(rest) = items::skip(&bytes, laid) else { return false };
-        bytes.truncate(bytes.len() - rest.len());
-        bytes.shrink_to_fit();
+        if !has_said {
+            let Some(rest) = items::skip(&bytes, laid) else { return false };
+            bytes.truncate(bytes.len() - rest.len());
+            bytes.shrink_to_fit();
+        }
         self.outcomes.laid(laid, bytes);
         self.next += laid;
         if is_mailed && let Some(outcome) = take_arrived(mail) {
@@ -88,7 +97,7 @@ impl Book {
         let running = control.item(ticket.slot, ticket.job);
         let output = holder.and_then(|holder| holder.outputs.read(ticket.slot, ticket.job, Vec::new()));
         let Some(Job { chunk: Some(chunk), mail, .. }) = &mut self.jobs[ticket.slot] else { return false };
-        chunk.keep(running, output, mail)
+        chunk.keep(running, output, mail, false)
     }
 
     /// A chunk is done, as far as its worker has come: the outcome of the job, if that was all of it; otherwise the rest is offered again.
@@ -104,7 +113,7 @@ impl Book {
         if is_mailed && !matches!(mail.as_deref(), Some(Mail::Arrived(_))) {
             return None; // it is on its way
         }
-        let is_whole = chunk.keep(running, output, mail) && (chunk.next == chunk.count || is_mailed);
+        let is_whole = chunk.keep(running, output, mail, true) && (chunk.next == chunk.count || is_mailed);
         if !is_whole {
             return self.end_chunk(control, ticket, Some(nonsense("its worker says that it is done, and it is not")));
         }

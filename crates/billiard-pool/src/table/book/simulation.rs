@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billiard_context::ExitStatus;
+use billiard_context::{ExitStatus, task::Task};
 use billiard_test_support::{Random, Watchdog};
 
 use super::*;
@@ -292,11 +292,10 @@ impl World {
         let callback: Callback = Box::new(|outcome| Box::new(outcome));
         let cell = Arc::new(if with_callback { Cell::with_callback(callback) } else { Cell::default() });
         let mut new = NewJob {
-            task: Task::from_words([1, 2]),
+            call: Call::One(Task::from_words([1, 2])),
             argument: vec![0; if by_mail { MAX_ARGUMENT + 1 } else { 1 }],
             attachments: Attachments::default(),
             placed: placed.map(Placed::InHeap),
-            items: 0,
             limit,
             cell: cell.clone(),
             supervised: with_callback,

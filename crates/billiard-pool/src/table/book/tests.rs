@@ -2,6 +2,8 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use billiard_context::task::Task;
+
 use super::*;
 use crate::table::{
     control::{Claim, Words},
@@ -12,9 +14,8 @@ const MS: Nanos = 1_000_000;
 
 /// A tiny job, one millisecond after the beginning of time.
 fn submit(book: &mut Book, control: &Control<'_>, inputs: &Inputs, limit: Option<Duration>) -> Result<Ticket, Refused> {
-    let (task, argument, attachments) = (Task::from_words([1, 2]), vec![1], Attachments::default());
-    let mut new =
-        NewJob { task, argument, attachments, placed: None, items: 0, limit, cell: Cell::empty(), supervised: false };
+    let (call, argument, attachments) = (Call::One(Task::from_words([1, 2])), vec![1], Attachments::default());
+    let mut new = NewJob { call, argument, attachments, placed: None, limit, cell: Cell::empty(), supervised: false };
     book.submit(control, inputs, &mut new, MS, &mut Vec::new())
 }
 
@@ -139,17 +140,10 @@ fn whoever_collects_wakes_the_callers_that_sleep() {
 fn what_is_not_sent_any_more_is_dropped_by_whom_no_lock_holds() {
     let (words, inputs) = (Words::new(1, 1), Inputs::create(Shape { slots: 1, seats: 1 }).unwrap());
     let (control, mut book) = (words.control(), Book::new(1, 1));
-    let (task, argument, attachments) = (Task::from_words([1, 2]), vec![1; MAX_ARGUMENT + 1], Attachments::default());
-    let mut new = NewJob {
-        task,
-        argument,
-        attachments,
-        placed: None,
-        items: 0,
-        limit: None,
-        cell: Cell::empty(),
-        supervised: false,
-    };
+    let (call, argument, attachments) =
+        (Call::One(Task::from_words([1, 2])), vec![1; MAX_ARGUMENT + 1], Attachments::default());
+    let mut new =
+        NewJob { call, argument, attachments, placed: None, limit: None, cell: Cell::empty(), supervised: false };
     let ticket = book.submit(&control, &inputs, &mut new, MS, &mut Vec::new()).unwrap();
     match book.stop(&control, ticket, JobError::Cancelled, false) {
         Stopped::Before(ended) => assert!(ended.rest.is_some()),
