@@ -202,8 +202,8 @@ fn call_items<A: Message, R: Message>(function: usize, items: &mut dyn Items, pr
                     let encoded = encoder.append(&value, buffer);
                     drop(value); // which may panic: before the item has ended
                     match encoded {
-                        Ok(attachments) if attachments.is_empty() => items.returned(),
-                        Ok(attachments) => {
+                        Ok(None) => items.returned(),
+                        Ok(Some(attachments)) => {
                             let bytes = buffer.split_off(begin);
                             items.ended(Outcome::Returned(bytes, attachments))
                         }
@@ -274,7 +274,7 @@ mod tests {
 
         fn returned(&mut self) -> bool {
             assert_eq!(self.buffer[0], 9);
-            self.outcomes.push(Ok(codec::decode(&self.buffer[1..], &mut Received::default()).unwrap()));
+            self.outcomes.push(Ok(codec::Decoder::default().decode(&self.buffer[1..]).unwrap()));
             self.outcomes.len() < self.most
         }
 

@@ -10,7 +10,7 @@ use billiard_wire::{attachments::Received, codec};
 
 use crate::{
     error::JobError,
-    handle::{RawOutcome, decode_outcome, decode_value},
+    handle::{RawOutcome, decoded},
     message::Failure,
     table::items,
 };
@@ -78,7 +78,10 @@ impl Outcomes {
                 outcome
             }
             Some(Part::One(_)) => match self.parts.pop_front() {
-                Some(Part::One(outcome)) => decode_outcome(*outcome),
+                Some(Part::One(outcome)) => {
+                    let (bytes, mut received) = (*outcome)?;
+                    decode(&bytes, &mut received)
+                }
                 _ => unreachable!("it was in front"),
             },
             None => Err(self.rest.as_ref().map_or_else(misses, again)),
@@ -98,12 +101,17 @@ fn take<R: Message>(bytes: &[u8], at: &mut usize) -> Result<R, JobError> {
     };
     *at = bytes.len() - rest.len();
     match is_failure {
-        false => decode_value(item, &mut Received::default()),
+        false => decode(item, &mut Received::default()),
         true => Err(match codec::decode::<Failure>(item, &mut Received::default()) {
             Ok(failure) => failure.into(),
             Err(error) => JobError::ResultDecode(error.into()),
         }),
     }
+}
+
+/// Decodes a value that the worker has encoded as one of many.
+fn decode<R: Message>(bytes: &[u8], received: &mut Received) -> Result<R, JobError> {
+    decoded(|| codec::Decoder::default().decode_with(bytes, received))
 }
 
 /// As [`take`], so many times. To catch costs as much as a small item does: it is done once, and again where one has panicked.
@@ -146,7 +154,7 @@ mod tests {
 
     #[test]
     fn outcomes_come_in_their_order_and_nonsense_is_an_error() {
-        let encode = |n: u32| codec::encode(&n).unwrap().into_parts().0;
+        let encode = |n: u32| n.to_le_bytes().to_vec();
         let mut laid = Vec::new();
         items::push(&mut laid, false, &encode(300));
         items::push(&mut laid, true, &[9, 9]);

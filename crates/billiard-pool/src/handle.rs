@@ -17,7 +17,10 @@ use billiard_context::{
     panics::{Print, catch},
 };
 use billiard_shm::futex::Deadline;
-use billiard_wire::{attachments::Received, codec};
+use billiard_wire::{
+    attachments::Received,
+    codec::{self, DecodeError},
+};
 
 use crate::{
     apart::Encoded,
@@ -338,7 +341,7 @@ impl<R: Message> JobHandle<R> {
 #[inline]
 pub(crate) fn decode_outcome<R: Message>(outcome: RawOutcome) -> Result<R, JobError> {
     let (bytes, mut received) = outcome?;
-    let value = decode_value(&bytes, &mut received);
+    let value = decoded(|| codec::decode(&bytes, &mut received));
     if let Encoded::Here(bytes) = bytes {
         keep_bytes(bytes);
     }
@@ -347,8 +350,8 @@ pub(crate) fn decode_outcome<R: Message>(outcome: RawOutcome) -> Result<R, JobEr
 
 /// In the thread that asks for the value: decoding runs code of the user's types.
 #[inline]
-pub(crate) fn decode_value<R: Message>(bytes: &[u8], received: &mut Received) -> Result<R, JobError> {
-    match catch(Print::No, || codec::decode::<R>(bytes, received)) {
+pub(crate) fn decoded<R>(decode: impl FnOnce() -> Result<R, DecodeError>) -> Result<R, JobError> {
+    match catch(Print::No, decode) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(JobError::ResultDecode(error.into())),
         Err(panic) => Err(JobError::ResultDecode(RemoteError::from(panic))),

@@ -126,7 +126,15 @@ impl Mapping {
     }
 
     /// Copies into the memory, eight bytes at a time where it can.
+    #[inline]
     pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
+        match from.as_chunks::<8>() {
+            (words, []) if offset.is_multiple_of(8) => self.copy_words_in(offset, words),
+            _ => self.copy_bytes_in(offset, from),
+        }
+    }
+
+    fn copy_bytes_in(&self, offset: usize, from: &[u8]) {
         let (words, tail) = split(offset, from.len());
         let copy = |bytes: &[u8], offset| {
             for (byte, into) in bytes.iter().zip(self.bytes(offset, bytes.len())) {
@@ -136,11 +144,16 @@ impl Mapping {
         copy(&from[..words], offset);
         let chunks = from[words..tail].as_chunks::<8>().0;
         if !chunks.is_empty() {
-            for (chunk, into) in chunks.iter().zip(self.words(offset + words, chunks.len())) {
-                into.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
-            }
+            self.copy_words_in(offset + words, chunks);
         }
         copy(&from[tail..], offset + tail);
+    }
+
+    #[inline]
+    fn copy_words_in(&self, offset: usize, from: &[[u8; 8]]) {
+        for (chunk, into) in from.iter().zip(self.words(offset, from.len())) {
+            into.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+        }
     }
 }
 

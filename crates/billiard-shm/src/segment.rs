@@ -359,6 +359,7 @@ impl Segment {
     /// # Errors
     ///
     /// [`SegmentError::OutOfBounds`], [`SegmentError::ReadOnly`], [`SegmentError::Forked`].
+    #[inline]
     pub fn write(&self, offset: usize, from: &[u8]) -> Result<(), SegmentError> {
         self.check_usable()?;
         if !self.0.writable {
@@ -406,6 +407,7 @@ impl Segment {
         }
     }
 
+    #[inline]
     fn bounds(&self, offset: usize, len: usize) -> Result<(), SegmentError> {
         match offset.checked_add(len) {
             Some(end) if end <= self.len() => Ok(()),

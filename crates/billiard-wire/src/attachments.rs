@@ -314,13 +314,17 @@ impl<T: Default> Default for Series<T> {
 
 #[cfg(feature = "codec")]
 impl Series<Attachments> {
-    /// Runs `encode` with a new message in progress, and gives its attachments.
+    /// Runs `encode` with a new message in progress, and gives its attachments, if there are any.
     #[inline]
-    pub(crate) fn while_encoding<R>(&mut self, encode: impl FnOnce() -> R) -> (R, Attachments, Option<AttachError>) {
+    pub(crate) fn while_encoding<R>(
+        &mut self,
+        encode: impl FnOnce() -> R,
+    ) -> (R, Option<Attachments>, Option<AttachError>) {
         self.clear();
         let result = self.0.during(&ENCODING, encode);
         let InProgress { list, refused } = self.0.0.get_mut();
-        (result, std::mem::take(list), refused.take())
+        let attachments = if list.is_empty() { None } else { Some(std::mem::take(list)) };
+        (result, attachments, refused.take())
     }
 
     /// What a message has left that panicked.

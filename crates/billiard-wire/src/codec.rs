@@ -125,6 +125,15 @@ enum Cause {
     Format(postcard::Error),
     #[error("{0} bytes are left behind the value: it was sent as another type")]
     Trailing(usize),
+    #[error("a number has another length: it was sent as another type")]
+    Length,
+}
+
+impl Cause {
+    /// The error of who was to decode a `T` from these bytes.
+    fn of<T>(self, bytes: &[u8]) -> DecodeError {
+        DecodeError { type_name: type_name::<T>(), len: bytes.len(), source: self }
+    }
 }
 
 impl EncodeError {
@@ -201,7 +210,10 @@ fn checked(
     }
 }
 
-/// Encodes one value after the other, each behind what a buffer holds. That is [`encode_into`] for many small values: to begin a message costs as much as such a value does.
+/// Encodes one value after the other, each behind what a buffer holds: for many small values, which a [`Decoder`] takes as the very types that they are.
+///
+/// To begin a message costs as much as such a value does; so it is begun once. A number (integer or floating point) bypasses serde: its bytes are those of
+/// `to_le_bytes`. The bytes of anything else are those of [`encode`].
 ///
 /// ```
 /// use billiard_wire::codec::{Decoder, Encoder};
@@ -217,7 +229,7 @@ fn checked(
 pub struct Encoder(attachments::Series<Attachments>);
 
 impl Encoder {
-    /// Puts the bytes of `value` behind those in `buffer`; what is given are the descriptors that they name.
+    /// Puts the bytes of `value` behind those in `buffer`; what is given are the descriptors that they name, if they name any.
     ///
     /// # Errors
     ///
@@ -227,11 +239,23 @@ impl Encoder {
     ///
     /// When the `Serialize` of the value does; the buffer is then as it was.
     #[inline]
-    pub fn append<T: Serialize + ?Sized>(
+    pub fn append<T: Serialize + 'static>(
         &mut self,
         value: &T,
         buffer: &mut Vec<u8>,
-    ) -> Result<Attachments, EncodeError> {
+    ) -> Result<Option<Attachments>, EncodeError> {
+        if numbers::append(value, buffer) {
+            return Ok(None);
+        }
+        self.append_value(value, buffer)
+    }
+
+    #[inline]
+    fn append_value<T: Serialize>(
+        &mut self,
+        value: &T,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<Attachments>, EncodeError> {
         let mut behind = Behind { len: buffer.len(), buffer };
         let encode = || postcard::serialize_with_flavor(value, &mut behind);
         let (encoded, attachments, refused) = self.0.while_encoding(encode);
@@ -244,6 +268,15 @@ impl Encoder {
             (None, Err(format)) => Cause::Format(format),
         };
         Err(EncodeError { type_name: type_name::<T>(), source: Box::new(source) })
+    }
+}
+
+/// The bytes of one value of an [`Encoder`] as [`encode`] would have made them, to be decoded on their own.
+#[must_use]
+pub fn on_its_own<T: Message>(bytes: &[u8]) -> Vec<u8> {
+    match numbers::decode::<T>(bytes) {
+        Some(Some(number)) => encode(&number).map_or_else(|_| Vec::new(), |encoded| encoded.body),
+        _ => bytes.to_vec(),
     }
 }
 
@@ -271,7 +304,11 @@ impl postcard::ser_flavors::Flavor for &mut Behind<'_> {
 
     #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.buffer.extend_from_slice(bytes);
+        match bytes.len() {
+            // A number, whose bytes were written one by one: a copy that reads several at once has to wait for them.
+            ..=4 => bytes.iter().for_each(|&byte| self.buffer.push(byte)),
+            _ => self.buffer.extend_from_slice(bytes),
+        }
         Ok(())
     }
 
@@ -281,25 +318,82 @@ impl postcard::ser_flavors::Flavor for &mut Behind<'_> {
     }
 }
 
-/// Decodes one value after the other: [`decode`] for many small ones with which no descriptors came.
+/// Numbers bypass serde: which types are such is known when a program is compiled.
+mod numbers {
+    use std::any::Any;
+
+    macro_rules! numbers {
+        ($($number:ty)*) => {
+            /// Puts the bytes of a number behind others; whether it is one.
+            #[inline]
+            pub(super) fn append<T: Any>(value: &T, buffer: &mut Vec<u8>) -> bool {
+                let value: &dyn Any = value;
+                $(if let Some(number) = value.downcast_ref::<$number>() {
+                    buffer.extend_from_slice(&number.to_le_bytes());
+                    return true;
+                })*
+                false
+            }
+
+            /// The number of these bytes, if there are as many as it has. None: the type is no number.
+            #[inline]
+            pub(super) fn decode<T: Any>(bytes: &[u8]) -> Option<Option<T>> {
+                let mut value = None::<T>;
+                let place: &mut dyn Any = &mut value;
+                $(if let Some(number) = place.downcast_mut::<Option<$number>>() {
+                    *number = bytes.try_into().ok().map(<$number>::from_le_bytes);
+                    return Some(value);
+                })*
+                None
+            }
+        };
+    }
+
+    numbers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
+}
+
+/// Decodes one value after the other of those that an [`Encoder`] has made.
 #[derive(Debug, Default)]
 pub struct Decoder(attachments::Series<Received>);
 
 impl Decoder {
-    /// Decodes a value that fills all of `bytes`.
+    /// Decodes a value that fills all of `bytes`, and with which no descriptors came.
     ///
     /// # Errors
     ///
     /// As [`decode`]; a value that names a descriptor is one, too.
     #[inline]
-    pub fn decode<T: DeserializeOwned>(&mut self, bytes: &[u8]) -> Result<T, DecodeError> {
+    pub fn decode<T: DeserializeOwned + 'static>(&mut self, bytes: &[u8]) -> Result<T, DecodeError> {
+        match numbers::decode(bytes) {
+            None => self.decode_value(bytes),
+            Some(number) => number.ok_or_else(|| Cause::Length.of::<T>(bytes)),
+        }
+    }
+
+    /// As [`decode`](Self::decode), with the descriptors that came with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](self::decode).
+    pub fn decode_with<T: DeserializeOwned + 'static>(
+        &mut self,
+        bytes: &[u8],
+        received: &mut Received,
+    ) -> Result<T, DecodeError> {
+        match numbers::decode(bytes) {
+            None => decode(bytes, received),
+            Some(number) => number.ok_or_else(|| Cause::Length.of::<T>(bytes)),
+        }
+    }
+
+    #[inline]
+    fn decode_value<T: DeserializeOwned>(&mut self, bytes: &[u8]) -> Result<T, DecodeError> {
         let (decoded, refused) = self.0.while_decoding(|| postcard::take_from_bytes::<T>(bytes));
-        let source = match decoded {
-            Ok((value, [])) => return Ok(value),
-            Ok((_, rest)) => Cause::Trailing(rest.len()),
-            Err(format) => refused.map_or(Cause::Format(format), Cause::Attachment),
-        };
-        Err(DecodeError { type_name: type_name::<T>(), len: bytes.len(), source })
+        match decoded {
+            Ok((value, [])) => Ok(value),
+            Ok((_, rest)) => Err(Cause::Trailing(rest.len()).of::<T>(bytes)),
+            Err(format) => Err(refused.map_or(Cause::Format(format), Cause::Attachment).of::<T>(bytes)),
+        }
     }
 }
 
@@ -311,12 +405,7 @@ impl Decoder {
 /// that were taken by then are closed; the others stay in `received`.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], received: &mut Received) -> Result<T, DecodeError> {
     let (value, rest) = decode_prefix(bytes, received)?;
-    if rest.is_empty() {
-        Ok(value)
-    } else {
-        let source = Cause::Trailing(rest.len());
-        Err(DecodeError { type_name: type_name::<T>(), len: bytes.len(), source })
-    }
+    if rest.is_empty() { Ok(value) } else { Err(Cause::Trailing(rest.len()).of::<T>(bytes)) }
 }
 
 /// Decodes a value at the beginning of `bytes` and returns what is behind it.
@@ -329,11 +418,7 @@ pub fn decode_prefix<'b, T: DeserializeOwned>(
     received: &mut Received,
 ) -> Result<(T, &'b [u8]), DecodeError> {
     let (value, refused) = attachments::while_decoding(received, || postcard::take_from_bytes::<T>(bytes));
-    value.map_err(|format| DecodeError {
-        type_name: type_name::<T>(),
-        len: bytes.len(),
-        source: refused.map_or(Cause::Format(format), Cause::Attachment),
-    })
+    value.map_err(|format| refused.map_or(Cause::Format(format), Cause::Attachment).of::<T>(bytes))
 }
 
 #[cfg(test)]
@@ -485,22 +570,61 @@ mod tests {
             }
         }
         let (mut encoder, mut bytes, handle) = (Encoder::default(), vec![9], Handle::new());
-        assert!(encoder.append(&7_u64, &mut bytes).unwrap().is_empty());
+        assert!(encoder.append(&(7_u64,), &mut bytes).unwrap().is_none());
         let bomb = Bomb(handle.clone());
         let panicked = std::panic::AssertUnwindSafe(|| encoder.append(&bomb, &mut bytes).map(drop));
         assert!(std::panic::catch_unwind(panicked).is_err());
         assert!(encoder.append(&vec![handle.clone(); attachments::MAX + 1], &mut bytes).is_err());
         assert_eq!(bytes, [9, 7], "nothing is left of those");
-        assert_eq!(encoder.append(&handle, &mut bytes).unwrap().len(), 1);
+        assert_eq!(encoder.append(&handle, &mut bytes).unwrap().unwrap().len(), 1);
         assert_eq!(handle.fate(), (0, attachments::MAX + 3));
         assert_eq!(bytes, [9, 7, 0]);
 
         let mut decoder = Decoder::default();
         let error = decoder.decode::<Fd<File>>(&[0]).unwrap_err();
         assert!(std::error::Error::source(&error).unwrap().to_string().contains("did not come"), "{error:?}");
-        assert_eq!(decoder.decode::<u64>(&bytes[1..2]).unwrap(), 7);
-        assert!(decoder.decode::<u64>(&bytes).unwrap_err().type_name() == "u64", "something is left behind it");
+        assert_eq!(decoder.decode::<(u64,)>(&bytes[1..2]).unwrap(), (7,));
+        assert!(decoder.decode::<(u64,)>(&bytes).unwrap_err().type_name() == "(u64,)", "something is left behind it");
         assert!(decoder.decode::<String>(&[5]).is_err());
+    }
+
+    #[test]
+    fn numbers_of_a_series_are_as_they_are_in_memory() {
+        fn check<T: Message + PartialEq + std::fmt::Debug + Copy>(numbers: &[T]) {
+            let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+            for &number in numbers {
+                let mut bytes = Vec::new();
+                assert!(encoder.append(&number, &mut bytes).unwrap().is_none());
+                assert_eq!(bytes.len(), size_of::<T>());
+                assert_eq!(decoder.decode::<T>(&bytes).unwrap(), number);
+                assert_eq!(decoder.decode_with::<T>(&bytes, &mut Received::default()).unwrap(), number);
+                assert_eq!(on_its_own::<T>(&bytes), encode(&number).unwrap().body());
+                bytes.push(0);
+                let why = decoder.decode::<T>(&bytes).unwrap_err();
+                assert_eq!((why.type_name(), why.len), (type_name::<T>(), bytes.len()));
+                assert!(decoder.decode_with::<T>(&[], &mut Received::default()).is_err());
+            }
+        }
+        check(&[0, 1, u8::MAX]);
+        check(&[0, 200, u16::MAX]);
+        check(&[0, 200, u32::MAX]);
+        check(&[0, 200, u64::MAX]);
+        check(&[0, 200, u128::MAX]);
+        check(&[0, 200, usize::MAX]);
+        check(&[0, -1, i8::MIN]);
+        check(&[0, -1, i16::MIN]);
+        check(&[0, -1, i32::MIN]);
+        check(&[0, -1, i64::MIN]);
+        check(&[0, -1, i128::MIN]);
+        check(&[0, -1, isize::MIN]);
+        check(&[0.0, -1.5, f32::INFINITY]);
+        check(&[0.0, -1.5, f64::MIN_POSITIVE]);
+        // Whatever else stays as it is.
+        let text = encode("ab").unwrap();
+        assert_eq!(on_its_own::<String>(text.body()), text.body());
+        let mut bytes = Vec::new();
+        Encoder::default().append(&String::from("ab"), &mut bytes).unwrap();
+        assert_eq!(bytes, text.body());
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Wake, Waker},
 };
 
@@ -29,6 +32,8 @@ pub(super) type Numbered<R> = (usize, Opened<R>);
 struct Notices {
     board: Mutex<Board>,
     come: Condvar,
+    /// Whether something is ready, for who asks often. Stored under the mutex, and whoever has seen it locks that before it reads more.
+    any: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +45,14 @@ struct Board {
 impl Notices {
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of one that is ready.
+    fn pop(&self) -> Option<usize> {
+        let mut board = self.board();
+        let number = board.ready.pop_front();
+        self.any.store(!board.ready.is_empty(), Relaxed);
+        number
     }
 }
 
@@ -53,6 +66,7 @@ impl Wake for Notice {
     fn wake(self: Arc<Self>) {
         let mut board = self.notices.board();
         board.ready.push_back(self.number);
+        self.notices.any.store(true, Relaxed);
         let waker = board.waker.take();
         drop(board);
         self.notices.come.notify_one();
@@ -77,7 +91,7 @@ impl<R> Gather<R> {
 
     /// Whether something may be ready.
     pub(super) fn has_news(&self) -> bool {
-        !self.notices.board().ready.is_empty()
+        self.notices.any.load(Relaxed)
     }
 
     /// Has this waker called when something is ready. Look once more afterwards.
@@ -110,13 +124,14 @@ impl<R: Message> Gather<R> {
 
     /// One that is ready.
     pub(super) fn try_next(&mut self) -> Option<Numbered<R>> {
-        loop {
-            let number = self.notices.board().ready.pop_front()?;
+        while self.has_news() {
+            let number = self.notices.pop()?;
             if let Some(opened) = self.under_way.get_mut(&number).and_then(Unit::open) {
                 self.under_way.remove(&number);
                 return Some((number, opened));
             }
         }
+        None
     }
 
     /// The next that is ready; waits for it, no longer than until `deadline`. None when nothing is under way.

@@ -18,8 +18,9 @@ use crate::{
     table::{Call, MAX_ITEMS, NewJob, Refused, items},
 };
 
-/// How large the items of a chunk may be together: there is always room for some such in the job table, and no worker waits long for its first.
-const MAX_CHUNK: usize = 1 << 20;
+/// How large the items of a chunk may be together: there is always room for some such in the job table, no worker waits long for its first, and what one side has written
+/// is still in the cache when the other reads it.
+const MAX_CHUNK: usize = 1 << 18;
 
 /// How items are handed in.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,11 +79,13 @@ pub(super) enum Taken<R> {
 impl<'p, I: Iterator, R> Intake<'p, I, R> {
     pub(super) fn new(pool: &'p Pool, function: fn(I::Item) -> R, items: I, manner: Manner) -> Self {
         let limit = manner.limit.or(pool.shared().default_limit);
+        // Chunks are in the job table; where there is none, each item is a job of its own.
+        let most = if pool.shared().table().is_some() { MAX_ITEMS } else { 1 };
         Self {
             pool,
             function,
             items: items.fuse(),
-            manner: Manner { chunk_size: manner.chunk_size.clamp(1, MAX_ITEMS), limit },
+            manner: Manner { chunk_size: manner.chunk_size.clamp(1, most), limit },
             filling: Vec::new(),
             filled: 0,
             whole: 0,
@@ -90,6 +93,11 @@ impl<'p, I: Iterator, R> Intake<'p, I, R> {
             ready: VecDeque::new(),
             is_over: false,
         }
+    }
+
+    /// How many items there are at the least, as the input says.
+    pub(super) fn len_hint(&self) -> usize {
+        self.items.size_hint().0
     }
 
     /// Whether there are items that wait for room.
@@ -141,12 +149,8 @@ where
     #[inline]
     fn take(&mut self, tasks: Tasks, item: &I::Item) {
         if self.manner.chunk_size == 1 {
-            let mut bytes = spare_bytes();
-            bytes.clear();
-            self.ready.push_back(match self.encoder.append(item, &mut bytes) {
-                Ok(attachments) => self.work(Call::One(tasks.one), bytes, attachments),
-                Err(error) => Ready::Failed(JobError::ArgumentEncode(error)),
-            });
+            let ready = self.encode_one(tasks, item);
+            self.ready.push_back(ready);
             return;
         }
         self.filling.truncate(self.whole);
@@ -154,7 +158,7 @@ where
         let encoded = self.encoder.append(item, &mut self.filling);
         let size = self.filling.len() - begin - items::HEAD;
         match encoded {
-            Ok(attachments) if attachments.is_empty() && size < MAX_CHUNK => {
+            Ok(None) if size < MAX_CHUNK => {
                 items::seal(&mut self.filling, begin, false);
                 self.filled += 1;
                 self.whole = self.filling.len();
@@ -166,13 +170,24 @@ where
                 let bytes = self.filling.split_off(begin + items::HEAD);
                 self.filling.truncate(begin);
                 self.close_chunk(tasks);
-                self.ready.push_back(self.work(Call::One(tasks.one), bytes, attachments));
+                self.ready.push_back(self.work(Call::One(tasks.one), bytes, attachments.unwrap_or_default()));
             }
             Err(error) => {
                 self.filling.truncate(begin);
                 self.close_chunk(tasks);
                 self.ready.push_back(Ready::Failed(JobError::ArgumentEncode(error)));
             }
+        }
+    }
+
+    /// An item as a job of its own.
+    fn encode_one(&self, tasks: Tasks, item: &I::Item) -> Ready {
+        match codec::encode_into(item, spare_bytes()) {
+            Ok(encoded) => {
+                let (bytes, attachments) = encoded.into_parts();
+                self.work(Call::One(tasks.one), bytes, attachments)
+            }
+            Err(error) => Ready::Failed(JobError::ArgumentEncode(error)),
         }
     }
 
@@ -238,7 +253,8 @@ where
         let mut rest = &chunk.argument[..];
         while let Some((_, item, behind)) = items::split(rest) {
             rest = behind;
-            let work = self.work(Call::One(tasks.one), item.to_vec(), Attachments::default());
+            let argument = codec::on_its_own::<I::Item>(item);
+            let work = self.work(Call::One(tasks.one), argument, Attachments::default());
             self.ready.insert(at, work);
             at += 1;
         }

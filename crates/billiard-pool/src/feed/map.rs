@@ -1,6 +1,7 @@
 //! All values at once, in the order of the items.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     mem,
@@ -54,8 +55,9 @@ where
         let size = default_chunk(builder.items.len(), builder.pool.workers());
         return map_async(builder.chunk_size(size));
     };
-    let mut handle = MapHandle { gather: Gather::new(), values: Values::new(policy), is_taken: false };
     let mut intake = intake(builder, size);
+    let mut handle =
+        MapHandle { gather: Gather::new(), values: Values::new(policy, intake.len_hint()), is_taken: false };
     loop {
         match intake.next(handle.gather.is_empty(), None, || false) {
             Taken::Unit(unit) => match unit.into_accepted() {
@@ -101,7 +103,7 @@ where
     I::Item: Message,
     R: Message,
 {
-    let mut values = Values::new(policy);
+    let mut values = Values::new(policy, intake.len_hint());
     let mut feed = Feed::new(MAP_AHEAD, intake);
     while !values.is_over() {
         match feed.next_until(None).ok().flatten() {
@@ -116,15 +118,21 @@ where
 #[derive(Debug)]
 struct Values<R> {
     policy: MapPolicy,
-    /// By the number of the unit.
-    parts: Vec<Vec<R>>,
+    /// Those of all units before `next`, in their order.
+    values: Vec<R>,
+    next: usize,
+    /// Those of units behind it, by their numbers.
+    ahead: BTreeMap<usize, Vec<R>>,
     /// The first, and of which unit it is.
     failure: Option<(usize, JobError)>,
 }
 
 impl<R> Values<R> {
-    fn new(policy: MapPolicy) -> Self {
-        Self { policy, parts: Vec::new(), failure: None }
+    /// None yet, of about so many.
+    fn new(policy: MapPolicy, expected: usize) -> Self {
+        let mut values = Vec::new();
+        let _ = values.try_reserve_exact(expected); // which is what the input says of itself: no promise
+        Self { policy, values, next: 0, ahead: BTreeMap::new(), failure: None }
     }
 
     /// Whether what comes behind changes nothing.
@@ -135,11 +143,7 @@ impl<R> Values<R> {
     fn into_result(self) -> Result<Vec<R>, JobError> {
         match self.failure {
             Some((_, why)) => Err(why),
-            None => {
-                let mut all = Vec::with_capacity(self.parts.iter().map(Vec::len).sum());
-                self.parts.into_iter().for_each(|mut part| all.append(&mut part));
-                Ok(all)
-            }
+            None => Ok(self.values),
         }
     }
 }
@@ -147,16 +151,23 @@ impl<R> Values<R> {
 impl<R: Message> Extend<Numbered<R>> for Values<R> {
     fn extend<T: IntoIterator<Item = Numbered<R>>>(&mut self, ready: T) {
         for (number, opened) in ready {
-            if self.parts.len() <= number {
-                self.parts.resize_with(number + 1, Vec::new);
-            }
-            let mut part = Vec::with_capacity(opened.len());
             let mut failure = None;
+            let mut unit = Vec::new();
+            let values = if number == self.next { &mut self.values } else { &mut unit };
+            values.reserve(opened.len());
             opened.each(|outcome| match outcome {
-                Ok(value) => part.push(value),
+                Ok(value) => values.push(value),
                 Err(why) => failure = failure.take().or(Some(why)),
             });
-            self.parts[number] = part;
+            if number == self.next {
+                self.next += 1;
+            } else {
+                self.ahead.insert(number, unit);
+            }
+            while let Some(mut unit) = self.ahead.remove(&self.next) {
+                self.values.append(&mut unit);
+                self.next += 1;
+            }
             if let Some(why) = failure
                 && self.failure.as_ref().is_none_or(|&(first, _)| number < first)
             {
@@ -231,7 +242,7 @@ impl<R: Message> MapHandle<R> {
             return None;
         }
         self.gather.cancel(); // where one has failed
-        Some(mem::replace(&mut self.values, Values::new(MapPolicy::WaitAll)).into_result())
+        Some(mem::replace(&mut self.values, Values::new(MapPolicy::WaitAll, 0)).into_result())
     }
 }
 

@@ -53,6 +53,14 @@ impl Control<'_> {
 const FAILED: u32 = 1 << 31;
 /// What stands in front of each item: how many bytes it has.
 pub(crate) const HEAD: usize = size_of::<u32>();
+/// Items begin at multiples of this, so that they are copied by words.
+const ALIGN: usize = size_of::<u64>();
+
+/// How long an item of so many bytes is altogether.
+#[inline]
+pub(crate) fn len_of(bytes: usize) -> usize {
+    (HEAD + bytes).next_multiple_of(ALIGN)
+}
 
 /// Room for the head of an item behind others; the item goes behind it. Where it begins.
 #[inline]
@@ -61,12 +69,14 @@ pub(crate) fn begin(items: &mut Vec<u8>) -> usize {
     items.len() - HEAD
 }
 
-/// Completes the item that begins there with its head; its length is less than 2³¹.
+/// Completes the item that begins there: its head, and what is missing up to the next. Its length is less than 2³¹.
 #[inline]
-pub(crate) fn seal(items: &mut [u8], begin: usize, is_failure: bool) {
-    if let Some((head, item)) = items.get_mut(begin..).and_then(<[u8]>::split_first_chunk_mut::<HEAD>) {
-        let about = item.len() as u32 | if is_failure { FAILED } else { 0 };
-        *head = about.to_le_bytes();
+pub(crate) fn seal(items: &mut Vec<u8>, begin: usize, is_failure: bool) {
+    let len = items.len() - begin - HEAD;
+    items.extend_from_slice(&[0; ALIGN]); // one store, where a length that varies is a call
+    items.truncate(begin + len_of(len));
+    if let Some(head) = items[begin..].first_chunk_mut::<HEAD>() {
+        *head = (len as u32 | if is_failure { FAILED } else { 0 }).to_le_bytes();
     }
 }
 
@@ -81,10 +91,10 @@ pub(crate) fn push(items: &mut Vec<u8>, is_failure: bool, bytes: &[u8]) {
 /// The first item, whether it has failed, and what is behind it; none where the bytes make no sense.
 #[inline]
 pub(crate) fn split(items: &[u8]) -> Option<(bool, &[u8], &[u8])> {
-    let (about, rest) = items.split_first_chunk::<HEAD>()?;
-    let about = u32::from_le_bytes(*about);
-    let (item, rest) = rest.split_at_checked((about & !FAILED) as usize)?;
-    Some((about & FAILED != 0, item, rest))
+    let about = u32::from_le_bytes(*items.first_chunk::<HEAD>()?);
+    let len = (about & !FAILED) as usize;
+    let rest = items.get(len_of(len)..)?;
+    Some((about & FAILED != 0, &items[HEAD..HEAD + len], rest))
 }
 
 /// What is left behind so many items; none where there are not so many.
@@ -123,9 +133,10 @@ mod tests {
         push(&mut items, false, b"three");
         let (failed, item, rest) = split(&items).unwrap();
         assert_eq!((failed, item), (false, &b"one"[..]));
-        assert_eq!(split(rest), Some((true, &b""[..], &items[items.len() - HEAD - 5..])));
+        assert_eq!(split(rest), Some((true, &b""[..], &items[2 * ALIGN..])));
         assert_eq!(split(skip(&items, 2).unwrap()), Some((false, &b"three"[..], &b""[..])));
         assert_eq!(skip(&items, 3), Some(&b""[..]));
+        assert!(items.len() == 4 * ALIGN && len_of(3) == ALIGN && len_of(5) == 2 * ALIGN && len_of(0) == ALIGN);
         assert_eq!((skip(&items, 4), split(&items[..6]), split(&items[..3])), (None, None, None));
     }
 }

@@ -120,7 +120,7 @@ impl Run<'_> {
     /// Lays the outcome of the item down, and goes on to the next. False when there is no room for it; or when there is nothing more to do, which `next` says.
     #[inline]
     fn lay(&mut self, is_failure: bool) -> bool {
-        let len = self.chunk.laid.len();
+        let len = items::len_of(self.chunk.laid.len() - items::HEAD);
         let Some(span) = self.span.filter(|_| len <= self.room - self.used) else { return false };
         items::seal(self.chunk.laid, 0, is_failure);
         self.is_well = self.chunk.desk.append(span, self.used, self.chunk.laid);

@@ -159,8 +159,11 @@ fn length(bytes: ByteBuf) -> usize {
 fn items_of_every_size_are_in_chunks() {
     let _watchdog = Watchdog::start("items_of_every_size_are_in_chunks", 100);
     let pool = pool(2);
-    let sizes = [0, 1, 200, 5000, (1 << 20) - 5, 1 << 20, 3, (1 << 20) + 1, 9, 5 << 20, 20_000, 300_000, 2];
-    let sizes: Vec<usize> = sizes.into_iter().cycle().take(60).collect();
+    // With its length, a value has up to eight bytes more.
+    let around = |len: usize| (len - 9..len - 2).chain([len, len + 1]);
+    let sizes = [0, 1, 200, 5000].into_iter().chain(around(1 << 18)).chain([3]).chain(around(1 << 20));
+    let sizes = sizes.chain([9, 5 << 20, 20_000, 300_000, 2]);
+    let sizes: Vec<usize> = sizes.cycle().take(60).collect();
     for chunk_size in [2, 7, 1000] {
         let values = pool.jobs(grow, sizes.clone()).chunk_size(chunk_size).imap();
         let values: Vec<_> = values.map(Result::unwrap).collect();
@@ -247,6 +250,33 @@ fn workers_that_are_recycled_lose_nothing() {
     assert_eq!(pool.jobs(sleep_ms, times.clone()).chunk_size(2).map().unwrap(), times);
     let policy = MapPolicy::WaitAll;
     assert_eq!(pool.jobs(sleep_ms, times.clone()).chunk_size(2).policy(policy).map().unwrap(), times);
+}
+
+fn is_told(stream: Fd<UnixStream>) -> usize {
+    std::io::Read::bytes(&*stream).count()
+}
+
+/// Numbers bypass serde in chunks; they arrive on every way that an item takes where memory is full.
+#[test]
+fn numbers_travel_where_there_is_no_room() {
+    let _watchdog = Watchdog::start("numbers_travel_where_there_is_no_room", 60);
+    let pool = pool(1);
+    let squares = || pool.jobs(square, 0..100).chunk_size(100).map_async().unwrap();
+    let expected: Vec<u64> = (0..100).map(|n| n * n).collect();
+    // Arguments fill their heap while the worker is busy.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let busy = pool.apply_async(is_told, Fd::new(theirs)).unwrap();
+    let large = vec![(4 << 20) - 100; 4];
+    let waiting: Vec<_> = large.iter().map(|&len| pool.apply_async(length, grow(len)).unwrap()).collect();
+    let behind = squares();
+    drop(ours);
+    assert_eq!(busy.get().unwrap(), 0);
+    assert!(waiting.into_iter().map(|handle| handle.get().unwrap()).eq(large.iter().copied()));
+    assert_eq!(behind.get().unwrap(), expected);
+    // Values that nobody has asked for fill the worker's.
+    let waiting: Vec<_> = large.iter().map(|&len| pool.apply_async(grow, len).unwrap()).collect();
+    assert_eq!(squares().get().unwrap(), expected);
+    assert!(waiting.into_iter().map(|handle| handle.get().unwrap().len()).eq(large));
 }
 
 fn says_so((stream, fails): (Fd<UnixStream>, bool)) {
