@@ -11,10 +11,11 @@
 //! The protocols, and what is found after a death or a stop between any two steps: `docs/design/shared-memory.md` in the
 //! repository.
 
-#[cfg(not(loom))]
 mod arena;
 #[cfg(not(loom))]
 mod buffer;
+#[cfg(not(loom))]
+mod copy;
 #[cfg(not(loom))]
 mod error;
 pub mod futex;

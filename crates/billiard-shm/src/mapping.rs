@@ -1,6 +1,6 @@
 //! Memory of a file, mapped for as long as the handle lives.
 //!
-//! Bytes go in and out by copy, through atomic loads and stores: whoever else writes the same memory meanwhile makes
+//! Bytes go in and out by copy, through atomic loads and stores, or what comes to that: whoever else writes the same memory meanwhile makes
 //! the copy a mixture, and never the program undefined. There is no slice of it here; [`SharedBuffer`](crate::SharedBuffer)
 //! has one, behind its protocol.
 
@@ -13,7 +13,7 @@ use std::{
 use billiard_wire::generation::Generation;
 
 use crate::{
-    SegmentError,
+    SegmentError, copy,
     sys::{self, Map, Spare},
 };
 
@@ -106,6 +106,11 @@ impl Mapping {
 
     /// Copies out of the memory, eight bytes at a time where it can.
     pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        let place = self.range(offset, into.len()).as_ptr();
+        // SAFETY: the range is inside the mapping, of which nobody has a slice.
+        if unsafe { copy::many(place, into.as_mut_ptr(), into.len()) } {
+            return;
+        }
         let (words, tail) = split(offset, into.len());
         let (head, rest) = into.split_at_mut(words);
         let (middle, end) = rest.split_at_mut(tail - words);
@@ -128,6 +133,11 @@ impl Mapping {
     /// Copies into the memory, eight bytes at a time where it can.
     #[inline]
     pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
+        let place = self.range(offset, from.len()).as_ptr();
+        // SAFETY: as in `copy_out`.
+        if unsafe { copy::many(from.as_ptr(), place, from.len()) } {
+            return;
+        }
         match from.as_chunks::<8>() {
             (words, []) if offset.is_multiple_of(8) => self.copy_words_in(offset, words),
             _ => self.copy_bytes_in(offset, from),
