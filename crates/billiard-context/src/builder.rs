@@ -16,7 +16,7 @@ use billiard_connection::{Connection, FrameWriter};
 use billiard_wire::{
     Message,
     attachments::{Attachments, Received},
-    codec, fault,
+    exact, fault,
 };
 
 use crate::{
@@ -281,7 +281,7 @@ fn ask<A: Message, R: Message>(
     let mut attachments = Attachments::default();
     let theirs = theirs.as_fd().try_clone_to_owned().map_err(cannot("its report channel"))?;
     attachments.push(Arc::new(theirs)).expect("the list was empty");
-    let mut bytes = codec::encode_after(&argument, &mut attachments)?;
+    let mut bytes = exact::encode_after(&argument, &mut attachments)?;
     let argument = Body::of(&mut bytes).map_err(cannot("its argument needs a memory file"))?;
     let key = protocol::new_key();
     let (name, daemon) = (identity.name.clone(), identity.daemon);
@@ -334,7 +334,7 @@ fn fork<A: Message, R: Message>(
     let (ours, theirs) = Connection::pair()?;
     let mut attachments = Attachments::default();
     let encoded = match job {
-        Job::Call(function, argument) => Ok((Task::new(function)?, codec::encode_after(&argument, &mut attachments)?)),
+        Job::Call(function, argument) => Ok((Task::new(function)?, exact::encode_after(&argument, &mut attachments)?)),
         Job::Closure(closure) => Err(closure),
     };
     let (name, daemon, starter) = (identity.name.clone(), identity.daemon, std::process::id());

@@ -6,6 +6,7 @@ use billiard_connection::{Connection, FrameReader, FrameWriter, Mode};
 use billiard_wire::{
     RemoteError,
     attachments::{Attachments, Received},
+    exact::Bytes,
     fault,
 };
 use rustix::process::Rlimit;
@@ -249,10 +250,10 @@ fn run(
     let outcome = match (hooked, work) {
         (Err(panic), _) => Outcome::Panicked(panic),
         (Ok(()), Work::Closure(closure)) => closure(print),
-        (Ok(()), Work::Task(task, argument, mut received)) => {
+        (Ok(()), Work::Task(task, mut argument, mut received)) => {
             // SAFETY: the task came from the program or through the guardian, which has compared its executable
             // with the program's.
-            match unsafe { task.run(&argument, &mut received, print, Vec::new()) } {
+            match unsafe { task.run(Bytes::Vec(&mut argument), &mut received, print, Vec::new()) } {
                 Ok(outcome) => outcome,
                 Err(error) => not_set_up(report, &error),
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use billiard_wire::{Message, RemoteError, attachments::Attachments, codec};
+use billiard_wire::{Message, RemoteError, attachments::Attachments, exact};
 
 use crate::{
     Error,
@@ -120,7 +120,7 @@ impl Context {
         current::may_start()?;
         let task = Task::new(function)?;
         let mut attachments = Attachments::default();
-        let argument = codec::encode_after(&argument, &mut attachments)?;
+        let argument = exact::encode_after(&argument, &mut attachments)?;
         let mut descriptors = Vec::new();
         for fd in attachments.fds() {
             let fd = fd.try_clone_to_owned().map_err(|source| Error::Io { call: "fcntl", source })?;

@@ -10,7 +10,12 @@ use std::{
 };
 
 use billiard_connection::{Connection, FrameReader, Mode};
-use billiard_wire::{Message, attachments::Received, codec};
+use billiard_wire::{
+    Message,
+    attachments::Received,
+    codec,
+    exact::{self, Bytes},
+};
 
 use crate::{
     ChildError, Error, Signal, TARGET,
@@ -420,7 +425,7 @@ impl<R: Message> Process<R> {
             None => return Err(ChildError::Signalled(status)),
         };
         match last.read()? {
-            (Ended::Returned, bytes, mut received) => Ok(codec::decode(&bytes, &mut received)?),
+            (Ended::Returned, mut bytes, mut received) => Ok(exact::decode(Bytes::Vec(&mut bytes), &mut received)?),
             (Ended::Panicked(panic), ..) => Err(ChildError::Panicked(panic)),
             (Ended::BadArgument(error), ..) => Err(ChildError::Argument(error)),
             (Ended::BadResult(error), ..) => Err(ChildError::Encode(error)),

@@ -3,7 +3,7 @@
 use billiard_wire::{
     Message, Panic, RemoteError,
     attachments::{Attachments, Received},
-    codec,
+    exact::{self, Bytes},
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -105,7 +105,7 @@ fn offset_of(address: usize) -> Result<u64, ForeignFunction> {
     Image::this().offset_of(address).ok_or(ForeignFunction)
 }
 
-type Call = fn(usize, &[u8], &mut Received, Print, Vec<u8>) -> Outcome;
+type Call = fn(usize, Bytes<'_>, &mut Received, Print, Vec<u8>) -> Outcome;
 
 impl Task {
     /// `function`, ready to travel.
@@ -141,7 +141,7 @@ impl Task {
     /// [`ForeignFunction`] when there is no code where the task points.
     pub unsafe fn run(
         self,
-        bytes: &[u8],
+        bytes: Bytes<'_>,
         received: &mut Received,
         print: Print,
         buffer: Vec<u8>,
@@ -156,11 +156,11 @@ impl Task {
 
 /// Runs a closure, and encodes its value, as a task does with its function.
 pub(crate) fn outcome<R: Message>(print: Print, closure: impl FnOnce() -> R) -> Outcome {
-    panics::catch(print, || encode(&closure(), Vec::new())).unwrap_or_else(Outcome::Panicked)
+    panics::catch(print, || encode(closure(), Vec::new())).unwrap_or_else(Outcome::Panicked)
 }
 
-fn encode<R: Message>(value: &R, buffer: Vec<u8>) -> Outcome {
-    match codec::encode_into(value, buffer) {
+fn encode<R: Message>(value: R, buffer: Vec<u8>) -> Outcome {
+    match exact::encode(value, buffer) {
         Ok(encoded) => {
             let (bytes, attachments) = encoded.into_parts();
             Outcome::Returned(bytes, attachments)
@@ -171,7 +171,7 @@ fn encode<R: Message>(value: &R, buffer: Vec<u8>) -> Outcome {
 
 fn call<A: Message, R: Message>(
     function: usize,
-    bytes: &[u8],
+    bytes: Bytes<'_>,
     received: &mut Received,
     print: Print,
     buffer: Vec<u8>,
@@ -180,11 +180,11 @@ fn call<A: Message, R: Message>(
     let function = unsafe { std::mem::transmute::<usize, fn(A) -> R>(function) };
     // Everything that may run code of the user's types is inside: decoding, the call, encoding.
     let outcome = panics::catch(print, || {
-        let argument = match codec::decode::<A>(bytes, received) {
+        let argument = match exact::decode::<A>(bytes, received) {
             Ok(argument) => argument,
             Err(why) => return Outcome::BadArgument(why.into()),
         };
-        encode(&function(argument), buffer)
+        encode(function(argument), buffer)
     });
     outcome.unwrap_or_else(Outcome::Panicked)
 }
@@ -192,7 +192,7 @@ fn call<A: Message, R: Message>(
 fn call_items<A: Message, R: Message>(function: usize, items: &mut dyn Items, print: Print) {
     // SAFETY: `ItemsTask::new` puts only this instance of `call_items` beside a function of this type.
     let function = unsafe { std::mem::transmute::<usize, fn(A) -> R>(function) };
-    let (mut decoder, mut encoder) = (codec::Decoder::default(), codec::Encoder::default());
+    let (mut decoder, mut encoder) = (exact::Decoder::default(), exact::Encoder::default());
     let mut run = |items: &mut dyn Items| {
         while let Some((bytes, buffer)) = items.next() {
             let goes_on = match decoder.decode::<A>(bytes) {
@@ -235,14 +235,16 @@ mod tests {
 
     fn run(task: Task, bytes: &[u8]) -> Outcome {
         // SAFETY: the task was made in this process.
-        unsafe { task.run(bytes, &mut Received::default(), Print::No, Vec::new()) }.unwrap()
+        unsafe { task.run(Bytes::Slice(bytes), &mut Received::default(), Print::No, Vec::new()) }.unwrap()
     }
 
     #[test]
     fn a_task_is_called_with_its_argument() {
         let task = Task::new(add).unwrap();
-        let Outcome::Returned(bytes, _) = run(task, codec::encode(&(2u32, 3u32)).unwrap().body()) else { panic!() };
-        assert_eq!(codec::decode::<u32>(&bytes, &mut Received::default()).unwrap(), 5);
+        let Outcome::Returned(bytes, _) = run(task, exact::encode((2u32, 3u32), Vec::new()).unwrap().body()) else {
+            panic!()
+        };
+        assert_eq!(exact::decode::<u32>(Bytes::Slice(&bytes), &mut Received::default()).unwrap(), 5);
     }
 
     #[test]
@@ -250,7 +252,7 @@ mod tests {
         let task = Task::new(add).unwrap();
         let Outcome::BadArgument(why) = run(task, &[]) else { panic!() };
         assert!(why.message().contains("(u32, u32)"), "{why}");
-        let overflow = codec::encode(&(u32::MAX, 3u32)).unwrap();
+        let overflow = exact::encode((u32::MAX, 3u32), Vec::new()).unwrap();
         let Outcome::Panicked(panic) = run(task, overflow.body()) else { panic!() };
         assert!(panic.message().contains("overflow"), "{panic}");
     }
@@ -274,7 +276,7 @@ mod tests {
 
         fn returned(&mut self) -> bool {
             assert_eq!(self.buffer[0], 9);
-            self.outcomes.push(Ok(codec::Decoder::default().decode(&self.buffer[1..]).unwrap()));
+            self.outcomes.push(Ok(exact::Decoder::default().decode(&self.buffer[1..]).unwrap()));
             self.outcomes.len() < self.most
         }
 
@@ -290,7 +292,7 @@ mod tests {
     fn items_are_called_one_after_the_other_whatever_becomes_of_one() {
         let task = ItemsTask::new(add).unwrap();
         let task = ItemsTask::from_words(task.to_words());
-        let encoded = |pair: (u32, u32)| codec::encode(&pair).unwrap().into_parts().0;
+        let encoded = |pair: (u32, u32)| exact::encode(pair, Vec::new()).unwrap().into_parts().0;
         for most in [usize::MAX, 4, 3, 2, 1] {
             let arguments = [(1, 2), (u32::MAX, 1), (3, 4)].map(encoded);
             let arguments = arguments.into_iter().rev().chain([vec![], encoded((5, 6))]).collect();
@@ -314,6 +316,6 @@ mod tests {
     fn a_task_that_points_beside_the_code_is_refused() {
         let task = Task { function: u64::MAX, call: 0 };
         // SAFETY: nothing is called, since nothing is there.
-        assert!(unsafe { task.run(&[], &mut Received::default(), Print::No, Vec::new()) }.is_err());
+        assert!(unsafe { task.run(Bytes::Slice(&[]), &mut Received::default(), Print::No, Vec::new()) }.is_err());
     }
 }

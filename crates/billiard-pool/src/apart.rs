@@ -11,6 +11,7 @@ use std::{
 
 use billiard_context::RemoteError;
 use billiard_shm::{FrozenBuffer, SharedBuffer};
+use billiard_wire::exact::Bytes;
 
 use crate::chunk::Outcomes;
 
@@ -89,6 +90,16 @@ pub(crate) enum Encoded {
     Apart(Apart),
     /// Not one: those of a chunk.
     Items(Box<Outcomes>),
+}
+
+impl Encoded {
+    /// For who decodes it.
+    pub(crate) fn as_bytes(&mut self) -> Bytes<'_> {
+        match self {
+            Self::Here(bytes) => Bytes::Vec(bytes),
+            other => Bytes::Slice(other),
+        }
+    }
 }
 
 impl From<Vec<u8>> for Encoded {

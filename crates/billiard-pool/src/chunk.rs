@@ -6,11 +6,15 @@ use billiard_context::{
     Message, RemoteError,
     panics::{Print, catch},
 };
-use billiard_wire::{attachments::Received, codec};
+use billiard_wire::{
+    attachments::Received,
+    codec,
+    exact::{self, Bytes},
+};
 
 use crate::{
     error::JobError,
-    handle::{RawOutcome, decoded},
+    handle::{RawOutcome, decode_outcome, decoded},
     message::Failure,
     table::items,
 };
@@ -78,10 +82,7 @@ impl Outcomes {
                 outcome
             }
             Some(Part::One(_)) => match self.parts.pop_front() {
-                Some(Part::One(outcome)) => {
-                    let (bytes, mut received) = (*outcome)?;
-                    decode(&bytes, &mut received)
-                }
+                Some(Part::One(outcome)) => decode_outcome(*outcome),
                 _ => unreachable!("it was in front"),
             },
             None => Err(self.rest.as_ref().map_or_else(misses, again)),
@@ -101,7 +102,7 @@ fn take<R: Message>(bytes: &[u8], at: &mut usize) -> Result<R, JobError> {
     };
     *at = bytes.len() - rest.len();
     match is_failure {
-        false => decode(item, &mut Received::default()),
+        false => decoded(|| exact::decode(Bytes::Slice(item), &mut Received::default())),
         true => Err(match codec::decode::<Failure>(item, &mut Received::default()) {
             Ok(failure) => failure.into(),
             Err(error) => JobError::ResultDecode(error.into()),
@@ -109,14 +110,9 @@ fn take<R: Message>(bytes: &[u8], at: &mut usize) -> Result<R, JobError> {
     }
 }
 
-/// Decodes a value that the worker has encoded as one of many.
-fn decode<R: Message>(bytes: &[u8], received: &mut Received) -> Result<R, JobError> {
-    decoded(|| codec::Decoder::default().decode_with(bytes, received))
-}
-
 /// As [`take`], so many times. To catch costs as much as a small item does: it is done once, and again where one has panicked.
 fn take_many<R: Message>(bytes: &[u8], at: &mut usize, count: usize, with: &mut impl FnMut(Result<R, JobError>)) {
-    let (mut left, mut decoder) = (count, codec::Decoder::default());
+    let (mut left, mut decoder) = (count, exact::Decoder::default());
     while left > 0 {
         let caught = catch(Print::No, || {
             while left > 0 {

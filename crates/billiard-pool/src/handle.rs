@@ -17,10 +17,7 @@ use billiard_context::{
     panics::{Print, catch},
 };
 use billiard_shm::futex::Deadline;
-use billiard_wire::{
-    attachments::Received,
-    codec::{self, DecodeError},
-};
+use billiard_wire::{attachments::Received, codec::DecodeError, exact};
 
 use crate::{
     apart::Encoded,
@@ -340,8 +337,8 @@ impl<R: Message> JobHandle<R> {
 /// The outcome with its value decoded.
 #[inline]
 pub(crate) fn decode_outcome<R: Message>(outcome: RawOutcome) -> Result<R, JobError> {
-    let (bytes, mut received) = outcome?;
-    let value = decoded(|| codec::decode(&bytes, &mut received));
+    let (mut bytes, mut received) = outcome?;
+    let value = decoded(|| exact::decode(bytes.as_bytes(), &mut received));
     if let Encoded::Here(bytes) = bytes {
         keep_bytes(bytes);
     }

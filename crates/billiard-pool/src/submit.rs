@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use billiard_connection::FrameWriter;
 use billiard_context::{Message, task::Task};
 use billiard_shm::futex::Deadline;
-use billiard_wire::codec;
+use billiard_wire::{codec, exact};
 
 use crate::{
     error::{JobError, SubmitError},
@@ -26,23 +26,25 @@ impl Shared {
         if let Err(forked) = self.is_here() {
             return Err(SubmitError::new(argument, forked.into()));
         }
-        let encoded = Task::new(function).map_err(JobError::ForeignFunction).and_then(|task| {
-            let encoded = codec::encode_into(&argument, spare_bytes()).map_err(JobError::ArgumentEncode)?;
-            Ok((task, encoded))
-        });
-        let (task, encoded) = match encoded {
-            Ok(ready) => ready,
-            Err(error) => return Err(SubmitError::new(argument, error)),
+        let task = match Task::new(function) {
+            Ok(task) => task,
+            Err(foreign) => return Err(SubmitError::new(argument, JobError::ForeignFunction(foreign))),
         };
+        let (encoded, kept) = match exact::encode_keeping(argument, spare_bytes()) {
+            Ok(encoded) => encoded,
+            Err((argument, why)) => return Err(SubmitError::new(argument, JobError::ArgumentEncode(why))),
+        };
+        let (bytes, attachments) = encoded.into_parts();
+        let restore = |bytes| kept.restore(bytes).expect("these are the bytes that it was turned into");
         let cell = match callbacks.is_empty() {
             true => Cell::empty(),
             // Jobs that have ended and whose callbacks have yet to run are as many as may wait for a worker.
             false if self.await_room(how.room, |inner| inner.late.len() < self.queue_size).is_none() => {
-                return Err(SubmitError::new(argument, JobError::Full));
+                drop(attachments);
+                return Err(SubmitError::new(restore(bytes), JobError::Full));
             }
             false => Arc::new(Cell::with_callback(callbacks.into_callback())),
         };
-        let (bytes, attachments) = encoded.into_parts();
         let supervised = cell.has_callback();
         let limit = limit.or(self.default_limit);
         let mut new = NewJob {
@@ -57,8 +59,9 @@ impl Shared {
         match self.hand_in(&mut new, how) {
             Ok((id, ticket)) => Ok(JobHandle::new(id, ticket, cell, self.clone())),
             Err(refused) => {
-                drop(new); // what it carries is the caller's again, before it gets the argument back
-                Err(SubmitError::new(argument, self.error_for(refused)))
+                let NewJob { argument, attachments, .. } = new;
+                drop(attachments); // those are the caller's again, before it gets the argument back
+                Err(SubmitError::new(restore(argument), self.error_for(refused)))
             }
         }
     }

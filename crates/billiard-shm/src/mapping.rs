@@ -5,6 +5,7 @@
 //! has one, behind its protocol.
 
 use std::{
+    mem::MaybeUninit,
     os::fd::BorrowedFd,
     ptr::NonNull,
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
@@ -106,25 +107,32 @@ impl Mapping {
 
     /// Copies out of the memory, eight bytes at a time where it can.
     pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        // SAFETY: places of bytes are places of what may be bytes, and nothing but bytes is put there.
+        let into = unsafe { &mut *(std::ptr::from_mut(into) as *mut [MaybeUninit<u8>]) };
+        self.copy_out_to(offset, into);
+    }
+
+    /// The same into memory that may be uninitialized, and is not afterwards.
+    pub(crate) fn copy_out_to(&self, offset: usize, into: &mut [MaybeUninit<u8>]) {
         let place = self.range(offset, into.len()).as_ptr();
         // SAFETY: the range is inside the mapping, of which nobody has a slice.
-        if unsafe { copy::many(place, into.as_mut_ptr(), into.len()) } {
+        if unsafe { copy::many(place, into.as_mut_ptr().cast(), into.len()) } {
             return;
         }
         let (words, tail) = split(offset, into.len());
         let (head, rest) = into.split_at_mut(words);
         let (middle, end) = rest.split_at_mut(tail - words);
         // Relaxed, here and below: who needs an order has it from words of its own.
-        let out = |bytes: &mut [u8], offset| {
+        let out = |bytes: &mut [MaybeUninit<u8>], offset| {
             for (from, byte) in self.bytes(offset, bytes.len()).iter().zip(bytes) {
-                *byte = from.load(Ordering::Relaxed);
+                byte.write(from.load(Ordering::Relaxed));
             }
         };
         out(head, offset);
         let chunks = middle.as_chunks_mut::<8>().0;
         if !chunks.is_empty() {
             for (from, chunk) in self.words(offset + words, chunks.len()).iter().zip(chunks) {
-                *chunk = from.load(Ordering::Relaxed).to_ne_bytes();
+                *chunk = from.load(Ordering::Relaxed).to_ne_bytes().map(MaybeUninit::new);
             }
         }
         out(end, offset + tail);

@@ -354,6 +354,21 @@ impl Segment {
         Ok(())
     }
 
+    /// As [`read`](Self::read), `len` bytes, which go behind those in `into`. Where the segment has not so many, no room is made for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_behind(&self, offset: usize, len: usize, into: &mut Vec<u8>) -> Result<(), SegmentError> {
+        self.check_usable()?;
+        self.bounds(offset, len)?;
+        into.reserve(len);
+        self.0.mapping.copy_out_to(self.0.header.begin() + offset, &mut into.spare_capacity_mut()[..len]);
+        // SAFETY: so many bytes behind its own have just been initialized, in room that it has.
+        unsafe { into.set_len(into.len() + len) };
+        Ok(())
+    }
+
     /// Copies bytes in.
     ///
     /// # Errors

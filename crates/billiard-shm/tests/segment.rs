@@ -237,3 +237,27 @@ fn what_stands_in_front_is_mended() {
     let other = Segment::attach(descriptor(&read_only), KIND).unwrap();
     assert!(matches!(other.mend(), Err(SegmentError::ReadOnly)));
 }
+
+#[test]
+fn bytes_of_every_length_come_out_as_they_went_in() {
+    let segment = Segment::create(KIND, 5000).unwrap();
+    for len in [0, 1, 7, 8, 9, 100, 511, 512, 513, 3000] {
+        for offset in [0, 1, 8, 1003] {
+            let bytes: Vec<u8> = (0..len).map(|n| (n * 7 + offset) as u8).collect();
+            segment.write(0, &[9; 5000]).unwrap();
+            segment.write(offset, &bytes).unwrap();
+            let mut all = vec![0; 5000];
+            segment.read(0, &mut all).unwrap();
+            assert!(all[offset..offset + len] == bytes, "{len} bytes at {offset}");
+            assert!(all[..offset].iter().chain(&all[offset + len..]).all(|&byte| byte == 9), "{len} bytes at {offset}");
+            let mut behind = vec![1, 2];
+            segment.read_behind(offset, len, &mut behind).unwrap();
+            assert!(behind[..2] == [1, 2] && behind[2..] == bytes);
+        }
+    }
+    let mut none = Vec::new();
+    for (offset, len) in [(0, 5001), (5000, 1), (1, usize::MAX), (usize::MAX, 1)] {
+        assert!(matches!(segment.read_behind(offset, len, &mut none), Err(SegmentError::OutOfBounds { .. })));
+    }
+    assert_eq!(none.capacity(), 0);
+}

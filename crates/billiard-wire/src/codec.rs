@@ -6,7 +6,7 @@
 //! may not be UTF-8 travels as an `OsString`. Recursive types have no depth limit, so that a
 //! hostile sender can exhaust the stack of who decodes one: take them from trusted senders only.
 
-use std::any::type_name;
+use std::{any::type_name, str::Utf8Error};
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -45,6 +45,10 @@ impl Encoded {
     #[must_use]
     pub fn attachments(&self) -> &Attachments {
         &self.attachments
+    }
+
+    pub(crate) fn new(body: Vec<u8>, attachments: Attachments) -> Self {
+        Self { body, attachments }
     }
 
     /// Both parts, for a carrier that puts something of its own in front.
@@ -118,7 +122,7 @@ pub struct DecodeError {
 
 /// What went wrong beneath.
 #[derive(Debug, Error)]
-enum Cause {
+pub(crate) enum Cause {
     #[error(transparent)]
     Attachment(AttachError),
     #[error(transparent)]
@@ -127,12 +131,19 @@ enum Cause {
     Trailing(usize),
     #[error("a number has another length: it was sent as another type")]
     Length,
+    #[error(transparent)]
+    Text(Utf8Error),
 }
 
 impl Cause {
     /// The error of who was to decode a `T` from these bytes.
-    fn of<T>(self, bytes: &[u8]) -> DecodeError {
+    pub(crate) fn of<T>(self, bytes: &[u8]) -> DecodeError {
         DecodeError { type_name: type_name::<T>(), len: bytes.len(), source: self }
+    }
+
+    /// The error of who was to encode a `T`.
+    pub(crate) fn of_encoding<T: ?Sized>(self) -> EncodeError {
+        EncodeError { type_name: type_name::<T>(), source: Box::new(self) }
     }
 }
 
@@ -210,193 +221,6 @@ fn checked(
     }
 }
 
-/// Encodes one value after the other, each behind what a buffer holds: for many small values, which a [`Decoder`] takes as the very types that they are.
-///
-/// To begin a message costs as much as such a value does; so it is begun once. A number (integer or floating point) bypasses serde: its bytes are those of
-/// `to_le_bytes`. The bytes of anything else are those of [`encode`].
-///
-/// ```
-/// use billiard_wire::codec::{Decoder, Encoder};
-///
-/// let (mut encoder, mut bytes) = (Encoder::default(), Vec::new());
-/// encoder.append(&"seven", &mut bytes)?;
-/// let at = bytes.len();
-/// encoder.append(&7_u32, &mut bytes)?;
-/// assert_eq!(Decoder::default().decode::<u32>(&bytes[at..])?, 7);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Default)]
-pub struct Encoder(attachments::Series<Attachments>);
-
-impl Encoder {
-    /// Puts the bytes of `value` behind those in `buffer`; what is given are the descriptors that they name, if they name any.
-    ///
-    /// # Errors
-    ///
-    /// As [`encode`]; the buffer is as it was.
-    ///
-    /// # Panics
-    ///
-    /// When the `Serialize` of the value does; the buffer is then as it was.
-    #[inline]
-    pub fn append<T: Serialize + 'static>(
-        &mut self,
-        value: &T,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Option<Attachments>, EncodeError> {
-        if numbers::append(value, buffer) {
-            return Ok(None);
-        }
-        self.append_value(value, buffer)
-    }
-
-    #[inline]
-    fn append_value<T: Serialize>(
-        &mut self,
-        value: &T,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Option<Attachments>, EncodeError> {
-        let mut behind = Behind { len: buffer.len(), buffer };
-        let encode = || postcard::serialize_with_flavor(value, &mut behind);
-        let (encoded, attachments, refused) = self.0.while_encoding(encode);
-        let source = match (refused, encoded) {
-            (None, Ok(())) => {
-                behind.len = behind.buffer.len();
-                return Ok(attachments);
-            }
-            (Some(refused), _) => Cause::Attachment(refused),
-            (None, Err(format)) => Cause::Format(format),
-        };
-        Err(EncodeError { type_name: type_name::<T>(), source: Box::new(source) })
-    }
-}
-
-/// The bytes of one value of an [`Encoder`] as [`encode`] would have made them, to be decoded on their own.
-#[must_use]
-pub fn on_its_own<T: Message>(bytes: &[u8]) -> Vec<u8> {
-    match numbers::decode::<T>(bytes) {
-        Some(Some(number)) => encode(&number).map_or_else(|_| Vec::new(), |encoded| encoded.body),
-        _ => bytes.to_vec(),
-    }
-}
-
-/// Bytes behind others, which are cut off again unless they are known to be whole.
-struct Behind<'b> {
-    buffer: &'b mut Vec<u8>,
-    len: usize,
-}
-
-impl Drop for Behind<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.buffer.truncate(self.len);
-    }
-}
-
-impl postcard::ser_flavors::Flavor for &mut Behind<'_> {
-    type Output = ();
-
-    #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.buffer.push(byte);
-        Ok(())
-    }
-
-    #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        match bytes.len() {
-            // A number, whose bytes were written one by one: a copy that reads several at once has to wait for them.
-            ..=4 => bytes.iter().for_each(|&byte| self.buffer.push(byte)),
-            _ => self.buffer.extend_from_slice(bytes),
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
-}
-
-/// Numbers bypass serde: which types are such is known when a program is compiled.
-mod numbers {
-    use std::any::Any;
-
-    macro_rules! numbers {
-        ($($number:ty)*) => {
-            /// Puts the bytes of a number behind others; whether it is one.
-            #[inline]
-            pub(super) fn append<T: Any>(value: &T, buffer: &mut Vec<u8>) -> bool {
-                let value: &dyn Any = value;
-                $(if let Some(number) = value.downcast_ref::<$number>() {
-                    buffer.extend_from_slice(&number.to_le_bytes());
-                    return true;
-                })*
-                false
-            }
-
-            /// The number of these bytes, if there are as many as it has. None: the type is no number.
-            #[inline]
-            pub(super) fn decode<T: Any>(bytes: &[u8]) -> Option<Option<T>> {
-                let mut value = None::<T>;
-                let place: &mut dyn Any = &mut value;
-                $(if let Some(number) = place.downcast_mut::<Option<$number>>() {
-                    *number = bytes.try_into().ok().map(<$number>::from_le_bytes);
-                    return Some(value);
-                })*
-                None
-            }
-        };
-    }
-
-    numbers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
-}
-
-/// Decodes one value after the other of those that an [`Encoder`] has made.
-#[derive(Debug, Default)]
-pub struct Decoder(attachments::Series<Received>);
-
-impl Decoder {
-    /// Decodes a value that fills all of `bytes`, and with which no descriptors came.
-    ///
-    /// # Errors
-    ///
-    /// As [`decode`]; a value that names a descriptor is one, too.
-    #[inline]
-    pub fn decode<T: DeserializeOwned + 'static>(&mut self, bytes: &[u8]) -> Result<T, DecodeError> {
-        match numbers::decode(bytes) {
-            None => self.decode_value(bytes),
-            Some(number) => number.ok_or_else(|| Cause::Length.of::<T>(bytes)),
-        }
-    }
-
-    /// As [`decode`](Self::decode), with the descriptors that came with it.
-    ///
-    /// # Errors
-    ///
-    /// As [`decode`](self::decode).
-    pub fn decode_with<T: DeserializeOwned + 'static>(
-        &mut self,
-        bytes: &[u8],
-        received: &mut Received,
-    ) -> Result<T, DecodeError> {
-        match numbers::decode(bytes) {
-            None => decode(bytes, received),
-            Some(number) => number.ok_or_else(|| Cause::Length.of::<T>(bytes)),
-        }
-    }
-
-    #[inline]
-    fn decode_value<T: DeserializeOwned>(&mut self, bytes: &[u8]) -> Result<T, DecodeError> {
-        let (decoded, refused) = self.0.while_decoding(|| postcard::take_from_bytes::<T>(bytes));
-        match decoded {
-            Ok((value, [])) => Ok(value),
-            Ok((_, rest)) => Err(Cause::Trailing(rest.len()).of::<T>(bytes)),
-            Err(format) => Err(refused.map_or(Cause::Format(format), Cause::Attachment).of::<T>(bytes)),
-        }
-    }
-}
-
 /// Decodes a value that fills all of `bytes`.
 ///
 /// # Errors
@@ -422,7 +246,7 @@ pub fn decode_prefix<'b, T: DeserializeOwned>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{collections::BTreeMap, fs::File, sync::Arc, sync::atomic::AtomicUsize, sync::atomic::Ordering};
 
     use proptest::prelude::*;
@@ -491,14 +315,14 @@ mod tests {
     }
 
     #[derive(Clone)]
-    struct Handle(Arc<Witness>);
+    pub(crate) struct Handle(Arc<Witness>);
 
     impl Handle {
-        fn new() -> Self {
+        pub(crate) fn new() -> Self {
             let file = File::open("/dev/null").unwrap();
             Self(Arc::new(Witness { file, sent: AtomicUsize::new(0), kept: AtomicUsize::new(0) }))
         }
-        fn fate(&self) -> (usize, usize) {
+        pub(crate) fn fate(&self) -> (usize, usize) {
             (self.0.sent.load(Ordering::Relaxed), self.0.kept.load(Ordering::Relaxed))
         }
     }
@@ -558,73 +382,6 @@ mod tests {
             }
         }
         assert!(strip_count(&[], &Received::default()).is_err());
-    }
-
-    #[test]
-    fn a_series_keeps_each_value_apart_whatever_becomes_of_one() {
-        struct Bomb(Handle);
-        impl Serialize for Bomb {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                self.0.serialize(serializer)?;
-                panic!("in the middle")
-            }
-        }
-        let (mut encoder, mut bytes, handle) = (Encoder::default(), vec![9], Handle::new());
-        assert!(encoder.append(&(7_u64,), &mut bytes).unwrap().is_none());
-        let bomb = Bomb(handle.clone());
-        let panicked = std::panic::AssertUnwindSafe(|| encoder.append(&bomb, &mut bytes).map(drop));
-        assert!(std::panic::catch_unwind(panicked).is_err());
-        assert!(encoder.append(&vec![handle.clone(); attachments::MAX + 1], &mut bytes).is_err());
-        assert_eq!(bytes, [9, 7], "nothing is left of those");
-        assert_eq!(encoder.append(&handle, &mut bytes).unwrap().unwrap().len(), 1);
-        assert_eq!(handle.fate(), (0, attachments::MAX + 3));
-        assert_eq!(bytes, [9, 7, 0]);
-
-        let mut decoder = Decoder::default();
-        let error = decoder.decode::<Fd<File>>(&[0]).unwrap_err();
-        assert!(std::error::Error::source(&error).unwrap().to_string().contains("did not come"), "{error:?}");
-        assert_eq!(decoder.decode::<(u64,)>(&bytes[1..2]).unwrap(), (7,));
-        assert!(decoder.decode::<(u64,)>(&bytes).unwrap_err().type_name() == "(u64,)", "something is left behind it");
-        assert!(decoder.decode::<String>(&[5]).is_err());
-    }
-
-    #[test]
-    fn numbers_of_a_series_are_as_they_are_in_memory() {
-        fn check<T: Message + PartialEq + std::fmt::Debug + Copy>(numbers: &[T]) {
-            let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
-            for &number in numbers {
-                let mut bytes = Vec::new();
-                assert!(encoder.append(&number, &mut bytes).unwrap().is_none());
-                assert_eq!(bytes.len(), size_of::<T>());
-                assert_eq!(decoder.decode::<T>(&bytes).unwrap(), number);
-                assert_eq!(decoder.decode_with::<T>(&bytes, &mut Received::default()).unwrap(), number);
-                assert_eq!(on_its_own::<T>(&bytes), encode(&number).unwrap().body());
-                bytes.push(0);
-                let why = decoder.decode::<T>(&bytes).unwrap_err();
-                assert_eq!((why.type_name(), why.len), (type_name::<T>(), bytes.len()));
-                assert!(decoder.decode_with::<T>(&[], &mut Received::default()).is_err());
-            }
-        }
-        check(&[0, 1, u8::MAX]);
-        check(&[0, 200, u16::MAX]);
-        check(&[0, 200, u32::MAX]);
-        check(&[0, 200, u64::MAX]);
-        check(&[0, 200, u128::MAX]);
-        check(&[0, 200, usize::MAX]);
-        check(&[0, -1, i8::MIN]);
-        check(&[0, -1, i16::MIN]);
-        check(&[0, -1, i32::MIN]);
-        check(&[0, -1, i64::MIN]);
-        check(&[0, -1, i128::MIN]);
-        check(&[0, -1, isize::MIN]);
-        check(&[0.0, -1.5, f32::INFINITY]);
-        check(&[0.0, -1.5, f64::MIN_POSITIVE]);
-        // Whatever else stays as it is.
-        let text = encode("ab").unwrap();
-        assert_eq!(on_its_own::<String>(text.body()), text.body());
-        let mut bytes = Vec::new();
-        Encoder::default().append(&String::from("ab"), &mut bytes).unwrap();
-        assert_eq!(bytes, text.body());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! * [`frame`]: the length in front of every message, as Python's `multiprocessing.connection` has it.
 //! * [`codec`] (feature `codec`, on by default): [`Message`], [`encode`](codec::encode) and
 //!   [`decode`](codec::decode).
+//! * [`exact`] (the same feature): values of which both ends know the very type, some of which bypass serde.
 //! * [`attachments`]: descriptors inside a value, and [`Fd`], which makes one of any file.
 //! * [`RemoteError`] and [`Panic`]: a failure as text, limited in size.
 //! * [`generation`]: which copy of the process a handle was made in.
@@ -25,6 +26,8 @@
 pub mod attachments;
 #[cfg(feature = "codec")]
 pub mod codec;
+#[cfg(feature = "codec")]
+pub mod exact;
 pub mod fault;
 #[cfg(feature = "codec")]
 mod fd;

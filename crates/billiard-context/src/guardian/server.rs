@@ -15,7 +15,9 @@ use billiard_connection::{Connection, Fd, Frame, FrameReader, FrameWriter, Mode}
 use billiard_wire::{
     RemoteError,
     attachments::{Attachments, Received},
-    codec, fault,
+    codec,
+    exact::Bytes,
+    fault,
 };
 use rustix::process::Rlimit;
 
@@ -257,7 +259,7 @@ impl Server {
         }
         let argument = body.into_bytes(argument).map_err(|error| PreloadError::Argument(error.into()))?;
         // SAFETY: the task came from the program, whose executable was compared with this one.
-        let outcome = unsafe { task.run(&argument, &mut received, Print::No, Vec::new()) };
+        let outcome = unsafe { task.run(Bytes::Slice(&argument), &mut received, Print::No, Vec::new()) };
         sys::go_on_without_parent();
         match outcome.map_err(|error| PreloadError::Argument(error.into()))? {
             Outcome::Returned(bytes, _) => codec::decode::<Result<(), RemoteError>>(&bytes, &mut Received::default())

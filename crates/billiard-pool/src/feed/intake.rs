@@ -7,7 +7,7 @@ use billiard_context::{
     task::{ItemsTask, Task},
 };
 use billiard_shm::futex::Deadline;
-use billiard_wire::{attachments::Attachments, codec};
+use billiard_wire::{attachments::Attachments, exact};
 
 use super::unit::Unit;
 use crate::{
@@ -41,7 +41,7 @@ pub(super) struct Intake<'p, I: Iterator, R> {
     filled: usize,
     /// How much of it are whole items: one whose encoding panicked is not.
     whole: usize,
-    encoder: codec::Encoder,
+    encoder: exact::Encoder,
     /// What there was no room for yet, in its order.
     ready: VecDeque<Ready>,
     /// The pool accepts no more.
@@ -89,7 +89,7 @@ impl<'p, I: Iterator, R> Intake<'p, I, R> {
             filling: Vec::new(),
             filled: 0,
             whole: 0,
-            encoder: codec::Encoder::default(),
+            encoder: exact::Encoder::default(),
             ready: VecDeque::new(),
             is_over: false,
         }
@@ -137,7 +137,7 @@ where
                 return Taken::Interrupted;
             }
             match self.items.next() {
-                Some(item) => self.take(tasks, &item),
+                Some(item) => self.take(tasks, item),
                 None if self.filled > 0 => self.close_chunk(tasks),
                 None => return Taken::End,
             }
@@ -147,7 +147,7 @@ where
 
     /// Encodes an item, which is then in the chunk, or ready.
     #[inline]
-    fn take(&mut self, tasks: Tasks, item: &I::Item) {
+    fn take(&mut self, tasks: Tasks, item: I::Item) {
         if self.manner.chunk_size == 1 {
             let ready = self.encode_one(tasks, item);
             self.ready.push_back(ready);
@@ -155,7 +155,7 @@ where
         }
         self.filling.truncate(self.whole);
         let begin = items::begin(&mut self.filling);
-        let encoded = self.encoder.append(item, &mut self.filling);
+        let encoded = self.encoder.append(&item, &mut self.filling);
         let size = self.filling.len() - begin - items::HEAD;
         match encoded {
             Ok(None) if size < MAX_CHUNK => {
@@ -181,8 +181,8 @@ where
     }
 
     /// An item as a job of its own.
-    fn encode_one(&self, tasks: Tasks, item: &I::Item) -> Ready {
-        match codec::encode_into(item, spare_bytes()) {
+    fn encode_one(&self, tasks: Tasks, item: I::Item) -> Ready {
+        match exact::encode(item, spare_bytes()) {
             Ok(encoded) => {
                 let (bytes, attachments) = encoded.into_parts();
                 self.work(Call::One(tasks.one), bytes, attachments)
@@ -253,8 +253,7 @@ where
         let mut rest = &chunk.argument[..];
         while let Some((_, item, behind)) = items::split(rest) {
             rest = behind;
-            let argument = codec::on_its_own::<I::Item>(item);
-            let work = self.work(Call::One(tasks.one), argument, Attachments::default());
+            let work = self.work(Call::One(tasks.one), item.to_vec(), Attachments::default());
             self.ready.insert(at, work);
             at += 1;
         }

@@ -67,8 +67,8 @@ impl Heap {
     /// Copies the bytes of a span out; none when there is no such span. What is written there meanwhile comes old, new or mixed.
     pub(super) fn read(&self, span: Span, into: &mut Vec<u8>) -> Option<()> {
         let at = self.place(span)?;
-        into.resize(span.len(), 0);
-        self.segment.read(at, into).ok()
+        into.clear();
+        self.segment.read_behind(at, span.len(), into).ok()
     }
 }
 

@@ -159,11 +159,11 @@ pub(crate) struct About {
 
 /// What a worker is to do.
 #[derive(Debug)]
-pub(crate) struct Input<'r> {
+pub(crate) struct Input {
     pub(crate) job: u64,
     pub(crate) about: About,
-    /// The argument; none when it comes by mail.
-    pub(crate) argument: Option<&'r [u8]>,
+    /// The argument comes by mail.
+    pub(crate) is_mail: bool,
     /// Whether that was in the heap, where it stays only as long as the job is the worker's.
     pub(crate) was_placed: bool,
 }
@@ -228,22 +228,22 @@ impl Inputs {
         self.records.write(slot, [job, function, call, about | flags], bytes)
     }
 
-    /// The record of a slot that the caller has claimed; none when it makes no sense. The argument is in `buffer`.
+    /// The record of a slot that the caller has claimed; none when it makes no sense. The argument is in `buffer`, unless it comes by mail.
     #[inline]
-    pub(crate) fn read<'r>(&self, slot: usize, buffer: &'r mut Vec<u8>) -> Option<Input<'r>> {
+    pub(crate) fn read(&self, slot: usize, buffer: &mut Vec<u8>) -> Option<Input> {
         // Read once: it is this that is used.
         let [job, function, call, about, place] = self.records.head(slot)?;
         let was_placed = about & Self::PLACED != 0;
-        let argument = match about as u32 {
+        let is_mail = match about as u32 {
             len if was_placed => {
                 self.heap.read(Span::new(place, len)?, buffer)?;
-                Some(&buffer[..])
+                false
             }
-            Self::MAIL => None,
+            Self::MAIL => true,
             len if len as usize > MAX_ARGUMENT => return None,
             len => {
                 self.records.read(slot, INPUT_HEAD, len as usize, buffer)?;
-                Some(&buffer[..])
+                false
             }
         };
         let has_limit = about & Self::LIMIT != 0;
@@ -252,7 +252,7 @@ impl Inputs {
             count => Call::Items(ItemsTask::from_words([function, call]), count),
         };
         let about = About { call, has_limit };
-        Some(Input { job, about, argument, was_placed })
+        Some(Input { job, about, is_mail, was_placed })
     }
 
     /// A descriptor for a worker.
@@ -392,11 +392,12 @@ mod tests {
             let about = About { call, has_limit: len == 1 };
             assert!(inputs.write(2, 5, about, Argument::Here(&argument)));
             let input = theirs.read(2, &mut record).unwrap();
-            assert_eq!((input.job, input.about, input.argument), (5, about, Some(&argument[..])));
+            assert_eq!((input.job, input.about, input.is_mail), (5, about, false));
+            assert_eq!(record, argument);
         }
         let about = About { call: Call::One(task), has_limit: false };
         assert!(inputs.write(2, 5, about, Argument::Mail));
-        assert_eq!(theirs.read(2, &mut record).unwrap().argument, None);
+        assert!(theirs.read(2, &mut record).unwrap().is_mail);
         assert!(!theirs.records.segment().is_writable(), "only the pool can write it");
         assert!(
             !inputs.write(3, 5, about, Argument::Mail)

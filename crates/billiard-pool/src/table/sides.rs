@@ -356,7 +356,7 @@ impl Desk {
     }
 
     /// What the job is. Its argument is in `buffer`. None when that makes no sense, or the job has been taken from this worker before its argument was read.
-    pub(crate) fn input<'r>(&self, claim: Claim, buffer: &'r mut Vec<u8>) -> Option<Input<'r>> {
+    pub(crate) fn input(&self, claim: Claim, buffer: &mut Vec<u8>) -> Option<Input> {
         let input = self.inputs.read(claim.slot, buffer)?;
         if input.was_placed {
             fault::point("worker.argument");

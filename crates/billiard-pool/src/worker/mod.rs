@@ -8,7 +8,9 @@ use billiard_context::{
 use billiard_wire::{
     RemoteError,
     attachments::{Attachments, Received},
-    codec, fault,
+    codec,
+    exact::Bytes,
+    fault,
 };
 
 use self::items::Chunk;
@@ -32,9 +34,9 @@ pub(crate) fn strict(pool: Connection) {
     while let Ok(Some(frame)) = reader.read(&pool, Mode::Wait) {
         let Ok(ToWorker { job, task }) = frame.head() else { return };
         let outcome = match frame.decode_prefix::<(ToWorker, Carried)>() {
-            Ok((_, argument, received)) => {
+            Ok((_, mut argument, received)) => {
                 fault::point("worker.run");
-                run(task, &argument, received, Vec::new())
+                run(task, Bytes::Vec(&mut argument), received, Vec::new())
             }
             // Not all of its descriptors could be received: this job's bad luck alone.
             Err(error) => Outcome::BadArgument(error.into()),
@@ -88,6 +90,12 @@ struct Tools {
 }
 
 impl Tools {
+    /// Keeps the room of a value that was laid down. Where the argument has become a value, it goes on there.
+    fn keep(&mut self, bytes: Vec<u8>) {
+        let kept = if self.argument.capacity() == 0 { &mut self.argument } else { &mut self.result };
+        *kept = bytes;
+    }
+
     /// Of few large jobs nothing stays.
     fn shrink(&mut self) {
         for buffer in [&mut self.argument, &mut self.result] {
@@ -106,22 +114,22 @@ fn work(pool: &Connection, desk: &mut Desk, tools: &mut Tools, claim: Claim) -> 
     if input.about.has_limit {
         desk.accept(claim);
     }
-    let task = match (input.about.call, input.argument) {
-        (Call::One(task), _) => task,
-        (Call::Items(..), None) => return false, // it never comes by mail
-        (Call::Items(task, count), Some(argument)) => {
-            let (has_limit, laid) = (input.about.has_limit, &mut tools.laid);
+    let task = match input.about.call {
+        Call::One(task) => task,
+        Call::Items(..) if input.is_mail => return false, // it never is
+        Call::Items(task, count) => {
+            let (has_limit, argument, laid) = (input.about.has_limit, &tools.argument[..], &mut tools.laid);
             let done = Chunk { pool, desk, claim, job, task, count, has_limit, argument, laid }.work();
             return done && finish(desk, claim);
         }
     };
     let buffer = std::mem::take(&mut tools.result);
-    let outcome = match input.argument {
-        Some(argument) => {
+    let outcome = match input.is_mail {
+        false => {
             fault::point("worker.run");
-            run(task, argument, Received::default(), buffer)
+            run(task, Bytes::Vec(&mut tools.argument), Received::default(), buffer)
         }
-        None => {
+        true => {
             desk.ring();
             fault::point("worker.mail");
             let Ok(Some(frame)) = tools.reader.read(pool, Mode::Wait) else { return false };
@@ -130,9 +138,9 @@ fn work(pool: &Connection, desk: &mut Desk, tools: &mut Tools, claim: Claim) -> 
                 _ => return false,
             }
             match frame.decode_prefix::<(ToWorker, Carried)>() {
-                Ok(((_, carried), behind, received)) => {
+                Ok(((_, carried), mut behind, received)) => {
                     fault::point("worker.run");
-                    let argument = carried.as_deref().unwrap_or(&behind);
+                    let argument = carried.as_deref().map_or(Bytes::Vec(&mut behind), Bytes::Slice);
                     run(task, argument, received, buffer)
                 }
                 Err(error) => Outcome::BadArgument(error.into()),
@@ -154,7 +162,7 @@ fn work(pool: &Connection, desk: &mut Desk, tools: &mut Tools, claim: Claim) -> 
         return false;
     }
     if let Output::Value(bytes) = output {
-        tools.result = bytes;
+        tools.keep(bytes);
     }
     tools.shrink();
     finish(desk, claim)
@@ -194,7 +202,7 @@ fn fit(
     }
 }
 
-fn run(task: Task, argument: &[u8], mut received: Received, buffer: Vec<u8>) -> Outcome {
+fn run(task: Task, argument: Bytes<'_>, mut received: Received, buffer: Vec<u8>) -> Outcome {
     // SAFETY: the task came from the pool, through this worker's private socket or memory that the pool alone can write; the guardian's executable, of which
     // this process is a copy, was compared with the pool's.
     let outcome = unsafe { task.run(argument, &mut received, Print::No, buffer) };

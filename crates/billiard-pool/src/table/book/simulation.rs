@@ -489,10 +489,10 @@ impl World {
                 }
                 let content = self.jobs[&claim.generation].content;
                 assert_eq!(input.was_placed, content.is_some());
-                match (input.argument, content) {
-                    (None, _) => Step::Mail(claim),
-                    (Some(argument), Some(content)) => Step::Check(claim, argument.iter().all(|&byte| byte == content)),
-                    (Some(_), None) => Step::Run(claim),
+                match content {
+                    _ if input.is_mail => Step::Mail(claim),
+                    Some(content) => Step::Check(claim, record.iter().all(|&byte| byte == content)),
+                    None => Step::Run(claim),
                 }
             }
             Step::Check(claim, is_right) => match control.is_claimed(claim, worker.seat) {
