@@ -11,6 +11,7 @@
 //! The protocols, and what is found after a death or a stop between any two steps: `docs/design/shared-memory.md` in the
 //! repository.
 
+#[cfg(not(loom))]
 mod arena;
 #[cfg(not(loom))]
 mod buffer;

@@ -28,6 +28,9 @@ pub(crate) mod watch {
     pub(crate) const SUPERVISOR: u32 = 2;
 }
 
+/// How many times longer a worker looks where a large argument is being copied: some 200 µs, in which several MiB are.
+const LONGER: u32 = 8;
+
 /// A seat's word: its worker sleeps.
 const SLEEPING: u32 = 1;
 /// A seat's word: its worker is to end when it has nothing to do. Stays.
@@ -80,6 +83,18 @@ pub(crate) struct Head {
     asleep: AtomicU32,
     /// Raised by those who wait for a free slot, taken down by who publishes.
     room: Futex,
+    /// How many arguments are being copied that will be offered in a moment. Written by the pool.
+    coming: AtomicU32,
+}
+
+/// For as long as this is there, something is about to be offered.
+#[derive(Debug)]
+pub(crate) struct Coming<'c>(&'c AtomicU32);
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The words of a table on the heap: for tests.
@@ -106,6 +121,7 @@ impl Words {
                 searching: std::array::from_fn(|_| zero()),
                 asleep: AtomicU32::new(0),
                 room: Futex::new(0),
+                coming: AtomicU32::new(0),
             },
             slots: (0..slots).map(slot).collect(),
             cells: (0..cells(slots)).map(|_| zero()).collect(),
@@ -429,6 +445,13 @@ impl Control<'_> {
         false
     }
 
+    /// Something is being copied that will be offered: a worker that sleeps wakes up meanwhile, and waits for it a while. Until what is returned is dropped.
+    pub(crate) fn coming(&self) -> Coming<'_> {
+        self.head.coming.fetch_add(1, Ordering::Relaxed);
+        let _ = self.rouse();
+        Coming(&self.head.coming)
+    }
+
     /// Wakes one that sleeps, by its idle bit.
     fn wake_one(&self) {
         // As often as there are seats: who writes nonsense all the time keeps nobody here.
@@ -538,11 +561,14 @@ impl Control<'_> {
         }
     }
 
-    /// Looks at the ring that often; whether there is something.
+    /// Looks at the ring that often, and some more where something is coming; whether there is something.
     fn look(&self, spins: u32) -> bool {
-        for _ in 0..spins {
+        for turn in 0..spins * LONGER {
             if self.has_work() {
                 return true;
+            }
+            if turn >= spins && self.head.coming.load(Ordering::Relaxed) == 0 {
+                return false;
             }
             spin_loop();
         }

@@ -38,6 +38,8 @@ pub(crate) const RECHECK: Duration = Duration::from_millis(50);
 const CALLER_SPINS: u32 = 500;
 /// How often a worker looks at the ring before it sleeps: as long.
 const WORKER_SPINS: u32 = 500;
+/// The same behind a large result, as long as it takes to copy one: it is in the cache of this processor, which answers the caller's late once it rests.
+const WORKER_SPINS_LARGE: u32 = 3000;
 
 /// How much room is taken for what becomes of a chunk: the most of these that there is.
 const ROOM_FOR_ITEMS: [usize; 3] = [1 << 20, 1 << 17, 1 << 14];
@@ -107,6 +109,7 @@ impl Table {
         ended: &mut Vec<Ended>,
     ) -> Result<(Ticket, bool), Refused> {
         let control = self.control.words();
+        let _coming = (new.argument.len() >= apart::LEAST).then(|| control.coming());
         if new.argument.len() > MAX_ARGUMENT {
             self.place(new);
         }
@@ -332,6 +335,7 @@ impl DeskSent {
             bell: self.bell.into_inner(),
             max_tasks: self.max_tasks,
             searchers: std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2) as u32),
+            was_large: false,
         })
     }
 }
@@ -347,12 +351,15 @@ pub(crate) struct Desk {
     bell: OwnedFd,
     pub(crate) max_tasks: Option<u64>,
     searchers: u32,
+    /// The last result that had to have room.
+    was_large: bool,
 }
 
 impl Desk {
     /// The next job, or that it is time to end.
     pub(crate) fn next(&self) -> Found {
-        self.control.words().next(self.seat, WORKER_SPINS, self.searchers)
+        let spins = if self.was_large { WORKER_SPINS_LARGE } else { WORKER_SPINS };
+        self.control.words().next(self.seat, spins, self.searchers)
     }
 
     /// What the job is. Its argument is in `buffer`. None when that makes no sense, or the job has been taken from this worker before its argument was read.
@@ -377,6 +384,7 @@ impl Desk {
 
     /// Whether there is room for a result of so many bytes; and where, if not in its record.
     pub(crate) fn room(&mut self, claim: Claim, len: usize) -> Option<Option<Span>> {
+        self.was_large = len >= apart::LEAST;
         if len <= MAX_RESULT {
             return Some(None);
         }

@@ -161,6 +161,56 @@ fn a_job_is_done_or_doomed() {
     });
 }
 
+/// A worker that finishes the items of a chunk; how many it has finished.
+fn finish_items(world: &World, claim: Claim, has_limit: bool) -> usize {
+    let is_its = |&item: &usize| {
+        // SAFETY: loom sees to it that nobody else is there.
+        world.outputs[item].with_mut(|output| unsafe { *output = 1 + item as u64 });
+        world.control().advance(claim, item, has_limit)
+    };
+    (0..world.outputs.len()).take_while(is_its).count()
+}
+
+/// The outcomes of the items before that one are whole.
+fn check_items(world: &World, count: usize) {
+    for item in 0..count {
+        // SAFETY: loom sees to it that nobody writes.
+        world.outputs[item].with(|output| assert_eq!(unsafe { *output }, 1 + item as u64));
+    }
+}
+
+#[test]
+fn outcomes_of_finished_items_are_whole() {
+    for has_limit in [false, true] {
+        loom::model(move || {
+            let world = World::new(3, 1);
+            let claim = world.begun(0);
+            world.control().begin_items(claim.slot, claim.generation, 0);
+            let worker = spawn(&world, move |world| finish_items(world, claim, has_limit));
+            let finished = world.control().item(claim.slot, claim.generation).unwrap();
+            check_items(&world, finished);
+            assert_eq!(worker.join().unwrap(), 3);
+        });
+    }
+}
+
+#[test]
+fn an_item_is_finished_or_doomed() {
+    loom::model(|| {
+        let world = World::new(3, 1);
+        let claim = world.begun(0);
+        world.control().begin_items(claim.slot, claim.generation, 0);
+        let worker = spawn(&world, move |world| finish_items(world, claim, true));
+        let runs = world.control().item(claim.slot, claim.generation).unwrap();
+        let doomed = world.control().doom_item(claim.slot, claim.generation, runs);
+        let found = world.control().item(claim.slot, claim.generation).unwrap();
+        assert!(if doomed { found == runs } else { found > runs || runs == 3 });
+        check_items(&world, found);
+        let finished = worker.join().unwrap();
+        assert_eq!(finished, if doomed && runs < 3 { runs } else { 3 });
+    });
+}
+
 #[test]
 fn records_are_whole_when_they_are_read() {
     loom::model(|| {
