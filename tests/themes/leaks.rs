@@ -1,15 +1,15 @@
 //! What a pool takes it gives back. Alone in its program, since it counts what the program has.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Read,
     os::fd::OwnedFd,
     sync::{Mutex, PoisonError},
 };
 
-use billiard::{ByteBuf, Isolation, JobHandle, Pool};
+use billiard::{ByteBuf, Isolation, JobError, JobHandle, Pool};
 use billiard_context::Fd;
-use billiard_test_support::{Census, Watchdog, eventually};
+use billiard_test_support::{Census, Watchdog, eventually, patience, pool_workers, rounds, try_signal};
 
 billiard::init_for_tests!();
 
@@ -101,6 +101,64 @@ fn an_argument_is_not_kept_once_its_worker_has_it() {
 
 fn give_back(bytes: ByteBuf) -> ByteBuf {
     bytes
+}
+
+/// Gives the file back, or another, or dies with it, or panics.
+fn hand_back((file, deed): (Fd<File>, u64)) -> Fd<File> {
+    match deed {
+        0 => std::process::abort(),
+        1 => panic!("as this test wants"),
+        2 => Fd::from(File::open("/dev/null").unwrap()),
+        _ => file,
+    }
+}
+
+/// The most descriptors that a worker has.
+fn most_of_a_worker() -> usize {
+    let count = |pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    pool_workers().into_iter().map(count).max().unwrap_or(0)
+}
+
+/// `cargo xtask verify descriptors` goes on for longer.
+#[test]
+fn hand_overs_with_kills_leave_no_descriptor() {
+    const EACH: u64 = 2_000;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = "hand_overs_with_kills_leave_no_descriptor";
+    let _watchdog = Watchdog::start(name, patience(100));
+    let builder = |isolation| Pool::builder().workers(2).isolation(isolation);
+    let pools = [Isolation::Shared, Isolation::Strict].map(|isolation| builder(isolation).build().unwrap());
+    let are_up = || pools.iter().all(|pool| pool.ready_workers() == 2);
+    assert!(eventually(30, are_up));
+    let null = File::open("/dev/null").unwrap();
+    let (before, most) = (Census::take(), most_of_a_worker());
+    let (mut handed_over, mut lost) = (0, 0);
+    for mut random in rounds(name, 6, 1.0) {
+        let pool = &pools[random.below(2) as usize];
+        let deeds: Vec<u64> = (0..EACH).map(|_| random.below(300)).collect();
+        let items = deeds.iter().map(|&deed| (Fd::from(null.try_clone().unwrap()), deed));
+        let outcomes = pool.jobs(hand_back, items).chunk_size(1 + random.below(50) as usize).imap();
+        // Those behind are dropped, under way or not; and somebody kills a worker now and then.
+        let wanted = EACH / 2 + random.below(EACH / 2);
+        for (deed, outcome) in deeds.iter().zip(outcomes.take(wanted as usize)) {
+            match (deed, outcome) {
+                (_, Err(JobError::WorkerLost(_))) => lost += 1,
+                (1, Err(JobError::Panicked(_))) | (2.., Ok(_)) => {}
+                (deed, outcome) => panic!("{deed}: {outcome:?}"),
+            }
+            handed_over += 1;
+            if random.below(500) == 0 {
+                let workers = pool_workers();
+                let chosen = random.below(workers.len().max(1) as u64) as usize;
+                let _ = workers.get(chosen).is_some_and(|&pid| try_signal(pid, libc::SIGKILL));
+            }
+        }
+    }
+    println!("{handed_over} hand-overs, {lost} of them lost with their worker");
+    assert!(lost > 0);
+    let is_as_before = || are_up() && Census::take() == before && most_of_a_worker() <= most;
+    let ends = eventually(30, is_as_before);
+    assert!(ends, "before {before:?} {most}, now {:?} {}", Census::take(), most_of_a_worker());
 }
 
 fn wait_for(until: Fd<File>) {

@@ -14,7 +14,7 @@ pub use alarm::end_after;
 pub use census::{Census, descendants, eventually, is_alive, marked, parent, state};
 pub use enclosure::{Enclosure, enclosed, program};
 pub use leash::Leash;
-pub use processes::{Stopped, pool_workers, signal};
+pub use processes::{Stopped, pool_workers, signal, try_signal};
 pub use rounds::{patience, rounds};
 pub use seed::Random;
 pub use watchdog::Watchdog;

@@ -10,9 +10,17 @@ use crate::census::{descendants, eventually, is_alive, state};
 ///
 /// When it does not.
 pub fn signal(pid: u32, signal: i32) {
-    assert!(descendants(std::process::id()).contains(&pid), "{pid} is no descendant");
-    // SAFETY: a signal to a process that descends from this one.
-    unsafe { libc::kill(pid.cast_signed(), signal) };
+    assert!(try_signal(pid, signal), "{pid} is no descendant");
+}
+
+/// The same, if it still is one; whether it is.
+pub fn try_signal(pid: u32, signal: i32) -> bool {
+    let is_ours = descendants(std::process::id()).contains(&pid);
+    if is_ours {
+        // SAFETY: a signal to a process that descends from this one.
+        unsafe { libc::kill(pid.cast_signed(), signal) };
+    }
+    is_ours
 }
 
 /// The living workers of this program's pools.

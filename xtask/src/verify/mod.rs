@@ -38,8 +38,16 @@ Options:
 ";
 
 /// The checks, in the order in which `all` runs them.
-pub(crate) static CHECKS: &[Check] =
-    &[loom::CHECK, faults::CHECK, locks::CHECK, themes::ORPHANS, themes::STARTS, themes::ACCOUNTING, chaos::CHECK];
+pub(crate) static CHECKS: &[Check] = &[
+    loom::CHECK,
+    faults::CHECK,
+    locks::CHECK,
+    themes::ORPHANS,
+    themes::STARTS,
+    themes::ACCOUNTING,
+    themes::DESCRIPTORS,
+    chaos::CHECK,
+];
 
 /// Something that must hold, looked at for as long as one likes.
 #[derive(Debug)]

@@ -27,6 +27,13 @@ pub(super) const ACCOUNTING: Check = Check {
     run: |plan| run(plan, &["billiard-tests"], &["accounting", "backpressure"], |_| {}),
 };
 
+/// Descriptors that go to workers and back.
+pub(super) const DESCRIPTORS: Check = Check {
+    name: "descriptors",
+    about: "descriptors go to workers that are killed, and back: none stays open",
+    run: |plan| run(plan, &["billiard-tests"], &["leaks"], |_| {}),
+};
+
 /// Beyond twice the budget and this, a run counts as hung.
 pub(super) const GRACE: Duration = Duration::from_secs(600);
 
