@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billiard::{ByteBuf, Pool, PoolBuilder};
+use billiard::{ByteBuf, Pool, PoolBuilder, shm::SharedBuffer};
 use billiard_benches::{
     frame::{self, Answer, Request},
     place::Places,
@@ -39,6 +39,9 @@ pub(crate) fn run(request: &Request, builder: PoolBuilder, workers: Option<usize
         }
         case if case.starts_with("pool/echo_") => {
             timing::median_time(request, echo(request.option("bytes")?, &ready(builder)?))
+        }
+        case if case.starts_with("pool/shared_buffer_") => {
+            timing::median_time(request, hand_over(request.option("bytes")?, &ready(builder)?))
         }
         "pool/start_to_first_result" => timing::first_time(request, || {
             let begun = Instant::now();
@@ -86,6 +89,28 @@ fn echo(len: usize, pool: &Pool) -> impl FnMut() -> Result<(Duration, u64), Box<
         bytes = pool.apply(give_back, std::mem::take(&mut bytes))?;
         let elapsed = begun.elapsed();
         Ok((elapsed, u64::from(bytes.len() == len && bytes.iter().all(|&byte| byte == 7))))
+    }
+}
+
+/// A job that gives back the memory that it gets.
+fn hand_back(buffer: SharedBuffer<u8>) -> SharedBuffer<u8> {
+    buffer
+}
+
+/// One job to which shared memory goes, and comes back; adds one if it did. What goes wrong takes it along.
+fn hand_over(len: usize, pool: &Pool) -> impl FnMut() -> Result<(Duration, u64), Box<dyn Error>> {
+    let mut held = None;
+    move || {
+        let buffer = match held.take() {
+            Some(buffer) => buffer,
+            None => SharedBuffer::from_slice(&vec![7; len])?,
+        };
+        let begun = Instant::now();
+        let buffer = pool.apply(hand_back, buffer)?;
+        let elapsed = begun.elapsed();
+        let right = u64::from(buffer.len() == len && buffer.as_slice().last() == Some(&7));
+        held = Some(buffer);
+        Ok((elapsed, right))
     }
 }
 

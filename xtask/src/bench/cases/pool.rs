@@ -27,6 +27,8 @@ const APPLY: &str = "Pool::apply, the worker's processor chosen by its first job
 const SEND_AND_RECV: &str = "a thread; two unbounded channels, Sender::send and Receiver::recv";
 /// Bytes through one of ours.
 const ECHO: &str = "Pool::apply with a ByteBuf";
+/// Memory through one of ours.
+const HAND_OVER: &str = "Pool::apply with a SharedBuffer<u8>";
 /// Several of them at a time.
 const ECHOES: &str = "Pool::apply_async with a ByteBuf and JobHandle::get, the oldest first";
 /// Items through one of ours.
@@ -253,6 +255,22 @@ pub(crate) static CASES: &[Case] = &[
             Entrant::new(&IPC_CHANNEL, 1, 1, BYTES_CHANNELS),
             Entrant::new(&MULTIPROCESSING, 1, 1, PYTHON_APPLY),
         ],
+        right,
+    ),
+    case(
+        "shared_buffer_64kib",
+        "How long does a SharedBuffer of 64 KiB take to a worker and back?",
+        ("µs", Better::Lower),
+        &[("workers", 1), ("bytes", 64 << 10)],
+        &[Entrant::new(&OURS, 2_000, 500, HAND_OVER), Entrant::new(&OURS_STRICT, 2_000, 500, HAND_OVER)],
+        right,
+    ),
+    case(
+        "shared_buffer_256mib",
+        "And one of 256 MiB?",
+        ("µs", Better::Lower),
+        &[("workers", 1), ("bytes", 256 << 20)],
+        &[Entrant::new(&OURS, 2_000, 500, HAND_OVER), Entrant::new(&OURS_STRICT, 2_000, 500, HAND_OVER)],
         right,
     ),
     case(
