@@ -70,7 +70,8 @@ mod table;
 mod worker;
 
 #[cfg(not(loom))]
-/// The fast way for bytes to travel, as arguments, values or parts of them: a `Vec<u8>` is encoded element by element, as any list, and this is copied as a whole. (The type of the crate
+/// The fast way for bytes to travel. As the whole of an argument or a value, a `Vec<u8>` or a `String` is as fast: its bytes change hands and bypass serde, as numbers do
+/// ([`billiard_wire::exact`]). As a part of one, a `Vec<u8>` is encoded element by element, as any list, and this is copied as a whole. (The type of the crate
 /// `serde_bytes`, whose attribute `#[serde(with = "serde_bytes")]` does the same for a field.)
 pub use serde_bytes::ByteBuf;
 
