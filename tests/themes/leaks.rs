@@ -194,3 +194,41 @@ fn what_is_too_large_for_the_heaps_is_apart_and_of_many_no_more_than_some() {
     }
     assert!(eventually(10, || Census::take() == before), "{before:?}, now {:?}", Census::take());
 }
+
+/// How much memory a process has that is not a file's, in KiB.
+fn memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let of = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    ["RssAnon:", "RssShmem:"].into_iter().filter_map(of).sum()
+}
+
+#[test]
+fn payloads_of_all_sizes_take_no_more_memory_the_second_time() {
+    /// What an allocator may keep at one time and not at another, in KiB.
+    const SLACK: u64 = 8 << 10;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _watchdog = Watchdog::start("payloads_of_all_sizes_take_no_more_memory_the_second_time", 100);
+    let pool = Pool::builder().workers(1).build().unwrap();
+    let round = || {
+        for len in [64, 4 << 10, 64 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20] {
+            for _ in 0..((32 << 20) / len).clamp(2, 200) {
+                let echo = || pool.apply_async(give_back, ByteBuf::from(vec![7; len])).unwrap();
+                for handle in [echo(), echo()] {
+                    assert_eq!(handle.get().unwrap().len(), len);
+                }
+            }
+        }
+        assert_eq!(pool.apply(double, 4).unwrap(), 8);
+        let [worker] = pool_workers()[..] else { panic!("there is one worker") };
+        [std::process::id(), worker].map(memory)
+    };
+    let first = round();
+    for _ in 0..2 {
+        let again = round();
+        let is_as_first = first.iter().zip(&again).all(|(first, again)| *again <= first + SLACK);
+        assert!(is_as_first, "KiB of this process and its worker: {first:?} at first, {again:?} again");
+    }
+}
