@@ -175,6 +175,9 @@ impl Book {
         }) else {
             return true; // whoever looks at all words ends it
         };
+        if self.awaits_mail(ticket, seat, item) && !self.misses_mail(ticket) {
+            return false; // the outcome of the item before is on its way: without it nobody knows whose time is over
+        }
         let count = self.jobs[ticket.slot].as_ref().and_then(|job| job.chunk.as_ref()).map_or(0, |chunk| chunk.count);
         // Once all are finished only the publication is missing.
         let is_last = item == count;
@@ -208,6 +211,17 @@ impl Book {
             ended.push(job.finished());
         }
         true
+    }
+
+    /// Whether the outcome of the item before `running` went over the socket, and has not come yet.
+    fn awaits_mail(&self, ticket: Ticket, seat: usize, running: usize) -> bool {
+        let has_come = |job: &Job| matches!(job.mail.as_deref(), Some(Mail::Arrived(_)));
+        if self.jobs[ticket.slot].as_ref().is_none_or(has_come) {
+            return false;
+        }
+        let outputs = self.seats.get(seat).and_then(Option::as_ref).map(|holder| &holder.outputs);
+        let output = outputs.and_then(|outputs| outputs.read(ticket.slot, ticket.job, Vec::new()));
+        matches!(output, Some(Output::Items { mailed, .. }) if mailed == running)
     }
 
     /// Of a chunk whose rest waits for the end of a worker: ends it.

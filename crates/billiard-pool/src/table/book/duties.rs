@@ -121,7 +121,7 @@ impl Book {
 
     /// A job that is done could not be collected: its mail has not come. It was sent before the job was done, so that it comes as soon as it is read; whether that
     /// has been so for too long.
-    fn misses_mail(&mut self, ticket: Ticket) -> bool {
+    pub(super) fn misses_mail(&mut self, ticket: Ticket) -> bool {
         self.jobs[ticket.slot].as_mut().is_some_and(|job| {
             job.misses = job.misses.saturating_add(1);
             job.misses > MISSES

@@ -22,6 +22,8 @@ use crate::{
     },
 };
 
+mod chunks;
+
 const MS: Nanos = 1_000_000;
 const GRACE: Nanos = 5 * MS;
 /// So small that there is often no room.
@@ -55,6 +57,7 @@ enum Step {
     /// It waits for the argument.
     Mail(Claim),
     Run(Claim),
+    Item(chunks::Progress),
     /// It sends a large result.
     Send(Claim),
     LayDown(Claim, Output, Option<Span>),
@@ -95,6 +98,8 @@ struct Known {
     /// What its argument is made of, where that is in the heap.
     content: Option<u8>,
     size: Size,
+    /// Of a chunk.
+    items: Option<chunks::Items>,
     claimed: Option<(WorkerId, Nanos)>,
     is_published: bool,
     is_unwanted: bool,
@@ -230,7 +235,10 @@ impl World {
 
     /// Nobody is ended for a job that is not its own, or has not ended.
     fn is_not_at_work(&self, id: WorkerId) {
-        let mut its = self.jobs.values().filter(|job| job.claimed.is_some_and(|(worker, _)| worker == id));
+        let is_its = |job: &&Known| {
+            job.claimed.is_some_and(|(worker, _)| worker == id) && !chunks::is_halted(&self.book, job.ticket)
+        };
+        let mut its = self.jobs.values().filter(is_its);
         let has_cheated = its.clone().any(|job| job.is_cheated && job.has_ended);
         let is_at_work = its.any(|job| !job.has_ended && !job.is_published);
         assert!(!is_at_work || has_cheated, "{id:?} is ended in the middle of a job that goes on");
@@ -250,6 +258,10 @@ impl World {
             let number = self.by_cell[&Arc::as_ptr(&cell)];
             let job = self.jobs.get_mut(&number).unwrap();
             assert!(!mem::replace(&mut job.has_ended, true), "job {number} has a second outcome: {outcome:?}");
+            if job.items.is_some() {
+                self.judge_items(number, outcome);
+                continue;
+            }
             match &outcome {
                 Ok((bytes, _)) => {
                     assert!(job.is_published, "job {number} has a value that nobody gave it");
@@ -280,7 +292,8 @@ impl World {
 
     fn submit(&mut self) {
         let limit = self.one_in(3).then(|| Duration::from_nanos((1 + self.random.below(8)) * MS));
-        let (with_callback, by_mail) = (self.one_in(4), self.one_in(6));
+        let items = self.one_in(3).then(|| chunks::Items::some(&mut self.random));
+        let (with_callback, by_mail) = (self.one_in(4) && items.is_none(), self.one_in(6) && items.is_none());
         let size = [Size::Tiny, Size::Tiny, Size::Placed, Size::Large][self.random.below(4) as usize];
         let is_cheated = self.has_cheats && self.one_in(4);
         let (content, len) = (self.random.below(256) as u8, MAX_ARGUMENT + 1 + self.random.below(500) as usize);
@@ -292,13 +305,13 @@ impl World {
         let callback: Callback = Box::new(|outcome| Box::new(outcome));
         let cell = Arc::new(if with_callback { Cell::with_callback(callback) } else { Cell::default() });
         let mut new = NewJob {
-            call: Call::One(Task::from_words([1, 2])),
+            call: items.as_ref().map_or(Call::One(Task::from_words([1, 2])), chunks::Items::call),
             argument: vec![0; if by_mail { MAX_ARGUMENT + 1 } else { 1 }],
             attachments: Attachments::default(),
             placed: placed.map(Placed::InHeap),
             limit,
             cell: cell.clone(),
-            supervised: with_callback,
+            supervised: with_callback || items.is_some(),
         };
         let mut ended = Vec::new();
         let control = self.words.control();
@@ -332,7 +345,8 @@ impl World {
                 is_published: false,
                 is_unwanted: false,
                 has_ended: false,
-                is_cheated: size == Size::Large && is_cheated,
+                is_cheated: size == Size::Large && is_cheated && items.is_none(),
+                items,
             };
             assert!(self.jobs.insert(ticket.job, job).is_none(), "a number is given once");
         }
@@ -450,6 +464,11 @@ impl World {
         if worker.is_stopped {
             return;
         }
+        if let Step::Item(progress) = worker.step.clone() {
+            let next = self.step_item(id, progress);
+            self.workers.get_mut(&id).unwrap().step = next;
+            return;
+        }
         let ticket = |claim: Claim| Ticket { slot: claim.slot, job: claim.generation };
         worker.step = match worker.step.clone() {
             Step::Begin => {
@@ -465,7 +484,7 @@ impl World {
                 let claim = control.take(position, worker.seat);
                 if let Some(claim) = claim {
                     let job = self.jobs.get_mut(&claim.generation).unwrap();
-                    assert_eq!(job.claimed.replace((id, self.now)), None, "a job is run once");
+                    job.is_claimed(control.item(claim.slot, claim.generation), id, self.now);
                     assert!(!job.has_ended);
                 }
                 Step::Pass(position, claim)
@@ -508,6 +527,7 @@ impl World {
                 None if worker.hung_up => Step::Ended,
                 None => Step::Mail(claim),
             },
+            Step::Run(claim) if self.jobs[&claim.generation].items.is_some() => chunks::begin(claim),
             Step::Run(claim) => {
                 let bytes = claim.generation.to_ne_bytes().repeat(40);
                 let job = (claim.slot, claim.generation);
@@ -537,8 +557,12 @@ impl World {
             Step::Publish(claim) => {
                 let is_published = control.publish(claim, worker.seat);
                 let job = self.jobs.get_mut(&claim.generation).unwrap();
-                assert_eq!(is_published, !job.has_ended, "its result counts, unless it was ended");
+                let is_ended = job.has_ended || chunks::is_halted(&self.book, job.ticket);
+                assert_eq!(is_published, !is_ended, "its result counts, unless it was ended");
                 job.is_published = is_published;
+                if let Some(items) = job.items.as_mut().filter(|_| is_published) {
+                    items.are_published(control.item(claim.slot, claim.generation));
+                }
                 if is_published { Step::Announce(claim) } else { Step::Ended }
             }
             Step::Announce(claim) => {
@@ -546,7 +570,7 @@ impl World {
                 worker.tasks += 1;
                 if self.max_tasks.is_some_and(|most| worker.tasks >= most) { Step::Ended } else { Step::Look }
             }
-            Step::Ended => Step::Ended,
+            Step::Ended | Step::Item(_) => Step::Ended,
         };
     }
 
