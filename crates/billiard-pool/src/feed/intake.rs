@@ -169,6 +169,7 @@ where
             Ok(attachments) => {
                 let bytes = self.filling.split_off(begin + items::HEAD);
                 self.filling.truncate(begin);
+                self.filling.shrink_to(MAX_CHUNK); // of an item that was too large for it nothing stays
                 self.close_chunk(tasks);
                 self.ready.push_back(self.work(Call::One(tasks.one), bytes, attachments.unwrap_or_default()));
             }

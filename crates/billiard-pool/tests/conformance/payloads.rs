@@ -24,8 +24,17 @@ fn bytes_of_every_size_come_back() {
     const HEAP: usize = 4 << 20;
     let _watchdog = Watchdog::start("bytes_of_every_size_come_back", 100);
     let pool = pool(2);
-    let sizes =
-        [0..3, 220..226, 236..242, 4000..4002, HEAP - 6..HEAP + 2, 5_000_000..5_000_001, 64_000_000..64_000_001];
+    let sizes = [
+        0..3,
+        220..226,
+        236..242,
+        510..514,
+        4000..4002,
+        65_534..65_538,
+        HEAP - 6..HEAP + 2,
+        5_000_000..5_000_001,
+        64_000_000..64_000_001,
+    ];
     let bytes = |len: usize| ByteBuf::from((0..len).map(|at| (at * 31 + len) as u8).collect::<Vec<_>>());
     for len in sizes.into_iter().flatten() {
         assert!(pool.apply(give_back, bytes(len)).unwrap() == bytes(len), "{len} bytes");
